@@ -1,0 +1,47 @@
+# Every target sets up the virtual environment it needs by itself.
+PYTHON ?= python3
+VENV ?= .venv
+# The torch of the workstation side. On Linux x86-64 a plain `torch` brings CUDA packages of several gigabytes.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format bench quality clean
+
+help: ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet '$(TORCH)'
+	$(BIN)/pip install --quiet --editable '.[camera,broker,export]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+demo: $(VENV)/.installed ## export the demo model, run the daemon on a video, check its answers
+	PYTHONPATH=examples/panel $(BIN)/python -m moedge_panel.demo --out out/demo
+
+test: $(VENV)/.installed-dev ## run all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=export:runtime:devices $(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## format the code and sort imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: demo ## size of the runtime-only environment and idle memory of the daemon
+	$(BIN)/python benchmarks/runtime_footprint.py
+
+quality: $(VENV)/.installed-dev ## exact answers of the demo model by precision, for docs/quality.md
+	PYTHONPATH=examples/panel $(BIN)/python benchmarks/panel_quality.py
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) out build dist

@@ -1,0 +1,1 @@
+"""Board profiles, fleet files, planning and updates."""

@@ -1,0 +1,109 @@
+"""`moedge export`: the command line in front of `export_bundle`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from moedge_export.options import ExportOptions
+
+PARTS = ("attention", "head", "embedding", "vision")
+PRECISION = click.Choice(["fp32", "int8", "int4"])
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--precision", type=PRECISION, default="int4", show_default=True, help="Precision of the experts.")
+@click.option(
+    "--experts",
+    type=click.Choice(["paged", "inline"]),
+    default="paged",
+    show_default=True,
+    help="Experts apart, read from flash on demand, or inside one ONNX model for machines with the memory.",
+)
+@click.option(
+    "--block-size",
+    type=click.Choice(["32", "64", "128"]),
+    default="32",
+    show_default=True,
+    help="Weights that share a scale.",
+)
+@click.option("--symmetric/--asymmetric", default=True, show_default=True, help="Without or with a zero point a block.")
+@click.option("--attention", type=PRECISION, help="Precision of attention and dense MLPs [default: int8 for int4].")
+@click.option("--head", type=PRECISION, help="Precision of the head [default: int8 for int4].")
+@click.option("--embedding", type=PRECISION, help="Precision of the embeddings [default: int8 for int4].")
+@click.option("--vision", type=PRECISION, help="Precision of the vision tower [default: int8 for int4].")
+@click.option(
+    "--activations",
+    type=click.Choice(["int8", "fp32"]),
+    default="int8",
+    show_default=True,
+    help="What quantized weights are multiplied with: int8 is faster, fp32 closer to the checkpoint.",
+)
+@click.option("--revision", help="Branch, tag or commit of a Hugging Face repository.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--progress/--no-progress", default=None, help="Progress bar on stderr [default: on a terminal].")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def export(
+    checkpoint: str,
+    out: Path,
+    *,
+    precision: str,
+    experts: str,
+    block_size: str,
+    symmetric: bool,
+    attention: str | None,
+    head: str | None,
+    embedding: str | None,
+    vision: str | None,
+    activations: str,
+    revision: str | None,
+    overwrite: bool,
+    progress: bool | None,
+    quiet: bool,
+) -> None:
+    """Convert CHECKPOINT into the bundle OUT.
+
+    CHECKPOINT is a directory with a Qwen3-VL-MoE checkpoint (config.json and safetensors) or a Hugging Face id such as
+    Qwen/Qwen3-VL-30B-A3B-Instruct. OUT is written whole or not at all.
+    """
+    from moedge_export.options import ExportOptions  # noqa: PLC0415 (torch and transformers take seconds)
+
+    chosen = {"attention": attention, "head": head, "embedding": embedding, "vision": vision}
+    options = ExportOptions(
+        precision=precision,  # type: ignore[arg-type]  # click.Choice
+        form=experts,  # type: ignore[arg-type]
+        block_size=int(block_size),  # type: ignore[arg-type]
+        symmetric=symmetric,
+        activations=activations,  # type: ignore[arg-type]
+        parts={part: value for part, value in chosen.items() if value},  # type: ignore[misc]
+        revision=revision,
+        overwrite=overwrite,
+    )
+    run_export(
+        checkpoint, out, options, show_progress=sys.stderr.isatty() if progress is None else progress, quiet=quiet
+    )
+
+
+def run_export(checkpoint: str, out: Path, options: ExportOptions, *, show_progress: bool, quiet: bool = False) -> None:
+    """Export with a progress bar on stderr and say on stdout what was written; `quiet` leaves both away."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    from moedge_export.pipeline import export_bundle  # noqa: PLC0415
+
+    started = time.monotonic()
+    # As an exception, so that what is half written is removed; 143 is what a shell reports for SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tqdm(disable=quiet or not show_progress, unit="step", file=sys.stderr) as bar:
+        manifest = export_bundle(checkpoint, out, options, bar)
+    nbytes = sum(entry.nbytes for entry in manifest.files)
+    seconds = time.monotonic() - started
+    if not quiet:
+        click.echo(f"Wrote {manifest.form} bundle '{out}': {nbytes / 1e6:,.1f} MB in {seconds:,.1f} s.")

@@ -1,0 +1,45 @@
+"""Checks every byte of a bundle against the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from moedge_runtime.bundle.reader import Bundle
+from moedge_runtime.errors import BundleError
+
+CHUNK_BYTES = 1 << 22
+
+
+def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file in hexadecimal; `progress` is called with the bytes of each chunk read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            if progress is not None:
+                progress(len(chunk))
+    return digest.hexdigest()
+
+
+def damaged_files(bundle: Bundle, progress: Callable[[int], None] | None = None) -> list[str]:
+    """Paths of all files of an opened bundle whose content is not what the manifest says, in manifest order."""
+    return [
+        entry.path for entry in bundle.manifest.files if sha256_of(bundle.file(entry.path), progress) != entry.sha256
+    ]
+
+
+def verify_bundle(bundle: Bundle, progress: Callable[[int], None] | None = None) -> None:
+    """Read every file and compare its SHA-256 with the manifest.
+
+    Raises:
+        BundleError: Names every damaged file.
+    """
+    damaged = damaged_files(bundle, progress)
+    if damaged:
+        names = ", ".join(f"'{name}'" for name in damaged)
+        raise BundleError(
+            f"Bundle '{bundle.path}' is damaged: SHA-256 differs from the manifest for {names}. Copy the bundle again.",
+            key="bundle.checksum_mismatch",
+        )

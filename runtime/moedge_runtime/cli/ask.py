@@ -1,0 +1,148 @@
+"""`moedge ask`: one question about pictures, answered on the terminal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moedge_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from moedge_runtime.inference import Answer, AskRequest, Engine, Sampling
+
+EXIT_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=str))
+@click.argument("question")
+@click.option("--image", "images", multiple=True, type=click.Path(path_type=str), help="A picture; may be repeated.")
+@click.option("--image-first", is_flag=True, help="Put the pictures before the question.")
+@click.option("--system", help="System prompt.")
+@click.option("--json-schema", metavar="FILE_OR_JSON", help="Make the answer fit this JSON Schema.")
+@click.option(
+    "--thinking/--no-thinking", default=None, help="Let the model reason first, or not; else the model's way."
+)
+@click.option("--thinking-budget", type=click.IntRange(0), metavar="TOKENS", help="Most tokens of reasoning.")
+@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Most tokens generated.")
+@click.option("--sample", is_flag=True, help="Draw tokens as the model's generation config says, instead of greedily.")
+@click.option("--temperature", type=float, help="With --sample.")
+@click.option("--top-p", type=float, help="With --sample.")
+@click.option("--top-k", type=int, help="With --sample.")
+@click.option("--seed", type=int, default=0, show_default=True, help="With --sample.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with text, data, token counts and timing.")
+@click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
+@click.option("--threads", type=click.IntRange(1), help="Threads that compute; default one a core.")
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@click.option("--max-context", type=click.IntRange(2), help="Tokens that prompt and answer may have.  [default: 4096]")
+@click.option("--max-pixels", type=click.IntRange(1), help="Upper limit of a picture's area after resizing.")
+@click.option("--verify", is_flag=True, help="Check every file of the bundle against its SHA-256 first.")
+def ask(bundle: str, question: str, **options: Any) -> None:
+    """Ask BUNDLE a QUESTION about pictures.
+
+    The answer goes to standard output, reasoning and timing go to standard error. Ctrl-C ends the answer.
+    """
+    from moedge_runtime.bundle import Bundle, verify_bundle  # noqa: PLC0415  `moedge --help` stays fast
+    from moedge_runtime.image_file import read_image  # noqa: PLC0415
+    from moedge_runtime.inference import AskRequest, Engine, EngineOptions  # noqa: PLC0415
+
+    pictures = [read_image(path) for path in options["images"]]
+    schema = _schema(options["json_schema"])
+    opened = Bundle.open(bundle)
+    if options["verify"]:
+        verify_bundle(opened)
+    engine_options = EngineOptions(
+        max_context=options["max_context"],
+        threads=options["threads"],
+        provider=options["provider"],
+        max_pixels=options["max_pixels"],
+        reuse_prefix=False,
+    )
+    with Engine.open(opened, engine_options) as engine:
+        request = AskRequest(
+            question=question,
+            images=pictures,
+            system=options["system"],
+            json_schema=schema,
+            thinking=options["thinking"],
+            thinking_budget=options["thinking_budget"],
+            max_new_tokens=options["max_tokens"],
+            sampling=_sampling(engine, options),
+            seed=options["seed"],
+            image_first=options["image_first"],
+        )
+        answer = _answer(engine, request, stream=not (options["no_stream"] or options["as_json"]))
+    if options["as_json"]:
+        click.echo(json.dumps(answer.to_json(), ensure_ascii=False))
+    elif options["no_stream"]:
+        click.echo(answer.text)
+    if not options["as_json"]:
+        click.echo(timing_line(answer), err=True)
+    if answer.finish_reason == "cancelled":
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def timing_line(answer: Answer) -> str:
+    """One line about where tokens and time went."""
+    timing = answer.timing
+    rate = "" if timing.decode_tokens_per_s is None else f", {timing.decode_tokens_per_s:.1f} tokens/s"
+    reasoning = f" + {answer.reasoning_tokens} of reasoning" if answer.reasoning_tokens else ""
+    ended = "" if answer.finish_reason == "stop" else f" ({answer.finish_reason})"
+    return (
+        f"[prompt {answer.prompt_tokens} tokens ({answer.image_tokens} of images), answer {answer.answer_tokens}"
+        f"{reasoning}{ended}; preprocess {timing.preprocess_ms:.0f} ms, vision {timing.vision_ms:.0f} ms, "
+        f"prefill {timing.prefill_ms:.0f} ms, decode {timing.decode_ms:.0f} ms{rate}]"
+    )
+
+
+def _answer(engine: Engine, request: AskRequest, stream: bool) -> Answer:
+    """Ask, printing while the answer comes if `stream`; Ctrl-C cancels the answer instead of the process."""
+    interrupted = Event()
+    previous = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        answer = engine.ask(
+            request,
+            on_text=(lambda text: click.echo(text, nl=False)) if stream else None,
+            should_stop=interrupted.is_set,
+            on_reasoning=(lambda text: click.echo(text, nl=False, err=True)) if stream else None,
+        )
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if stream:
+        click.echo()
+    return answer
+
+
+def _schema(value: str | None) -> dict[str, Any] | None:
+    """The schema given as a file or, beginning with a brace, as JSON itself."""
+    if value is None:
+        return None
+    inline = value.lstrip().startswith("{")
+    try:
+        schema = json.loads(value if inline else Path(value).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"--json-schema '{value}' cannot be read: {error.strerror}. Give a file, or the schema itself: '{{…}}'."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"--json-schema {'' if inline else repr(value) + ' '}is not valid JSON: {error}.") from error
+    if not isinstance(schema, dict):
+        raise ConfigError(f"--json-schema must be a JSON object; '{value}' holds a {type(schema).__name__}.")
+    return schema
+
+
+def _sampling(engine: Engine, options: dict[str, Any]) -> Sampling | None:
+    given = {name: options[name] for name in ("temperature", "top_p", "top_k") if options[name] is not None}
+    if options["sample"]:
+        return engine.recommended_sampling(**given)
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ConfigError(f"{flags} changes how tokens are drawn and needs --sample. Add --sample, or leave it out.")
+    return None

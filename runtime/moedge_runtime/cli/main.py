@@ -1,0 +1,75 @@
+"""Entry point of `moedge`: finds the subcommand's entry point, runs it, turns errors into text and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import NoReturn
+
+import click
+
+from moedge_runtime import __version__
+from moedge_runtime.errors import MoedgeError
+
+COMMAND_GROUP = "moedge.commands"
+
+
+class EntryPointGroup(click.Group):
+    """A click group whose subcommands are entry points, loaded one at a time."""
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=COMMAND_GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all subcommands, without importing any of them."""
+        return sorted(self._entry_points())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the subcommand `cmd_name`."""
+        point = self._entry_points().get(cmd_name)
+        if point is None:
+            return None
+        command = point.load()
+        assert isinstance(command, click.Command)
+        return command
+
+
+def _extra_of(command: str) -> str:
+    return "export" if command == "export" else "camera,broker"
+
+
+@click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="moedge")
+def moedge() -> None:
+    """Mixture-of-experts vision-language models on edge boards.
+
+    Export a Hugging Face checkpoint to ONNX with its experts on flash, ask it about pictures, and run a daemon that
+    answers questions about camera frames over MQTT.
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line. Exits 0 on success, 1 on a failure, 2 on wrong usage or configuration, 130 on Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        sys.exit(moedge.main(args=arguments, prog_name="moedge", standalone_mode=False))
+    except MoedgeError as error:
+        click.echo(f"moedge: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("moedge: interrupted.", err=True)
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package.startswith("moedge"):
+            raise
+        command = arguments[0] if arguments else ""
+        click.echo(
+            f"moedge: `moedge {command}` needs the Python package '{package}', which is not installed. "
+            f"Install it with: pip install 'moedge[{_extra_of(command)}]'",
+            err=True,
+        )
+        sys.exit(1)

@@ -1,0 +1,50 @@
+"""`moedge run`: the daemon."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from moedge_runtime.camera import check_source
+from moedge_runtime.config import Config, load_config
+from moedge_runtime.daemon.service import open_bundle
+
+
+@click.command()
+@click.option(
+    "--config", "-c", "config_path", default="moedge.yaml", show_default=True, metavar="FILE", help="The configuration."
+)
+@click.option("--check", is_flag=True, help="Check the configuration and the bundle, then exit.")
+@click.option("--exit-when-done", is_flag=True, help="Exit when every camera has come to its end.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Overrides log.level.")
+def run(config_path: str, check: bool, exit_when_done: bool, log_level: str | None) -> None:
+    """Run the daemon: take frames, ask the model the standing questions, publish the answers on MQTT.
+
+    SIGTERM and Ctrl-C stop it in order. Exits 2 if the configuration is wrong, 1 if it cannot start.
+    """
+    config = load_config(config_path)
+    if check:
+        click.echo(_checked(config_path, config))
+        return
+    from moedge_runtime.daemon.engine import EngineAnswerer  # noqa: PLC0415
+    from moedge_runtime.daemon.process import run_process  # noqa: PLC0415
+
+    sys.exit(run_process(config, EngineAnswerer.open, exit_when_done=exit_when_done, log_level=log_level))
+
+
+def _checked(config_path: str, config: Config) -> str:
+    """One line about a configuration whose bundle and sources are good.
+
+    Raises:
+        MoedgeError: They are not.
+    """
+    for camera in config.cameras.values():
+        check_source(camera.source)
+    manifest = open_bundle(config.model).manifest
+    embedded = config.mqtt.embedded
+    broker = f"embedded broker on {embedded.host}:{embedded.port}" if embedded else f"broker {config.mqtt.url}"
+    return (
+        f"{config_path} is valid: device '{config.device}', {len(config.cameras)} cameras, "
+        f"{len(config.watches)} watches, model {manifest.model.source.name} ({manifest.form}), {broker}."
+    )

@@ -1,0 +1,95 @@
+"""`moedge watch`: answers of one or many devices, live in the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from moedge_runtime.errors import BrokerError, ConfigError
+from moedge_runtime.mqtt.address import Connection, parse_broker_url
+from moedge_runtime.mqtt.line import one_line
+from moedge_runtime.mqtt.message import Received
+from moedge_runtime.mqtt.session import Session
+from moedge_runtime.mqtt.topics import answer_filter, check_base_topic
+
+PASSWORD_VARIABLE = "MOEDGE_MQTT_PASSWORD"
+
+
+@dataclass(frozen=True)
+class _Lost:
+    reason: str
+
+
+@click.command()
+@click.option("--url", default="mqtt://localhost:1883", show_default=True, help="The broker.")
+@click.option("--base", default="moedge", show_default=True, help="Base topic.")
+@click.option("--device", default="+", help="Only this device.")
+@click.option("--camera", default="+", help="Only this camera.")
+@click.option("--username", help=f"User; the password comes from the variable {PASSWORD_VARIABLE}.")
+@click.option("--protocol", type=click.Choice(["5", "3.1.1"]), default="5", show_default=True, help="MQTT version.")
+@click.option("--json", "as_json", is_flag=True, help="Print each answer as it came, one a line.")
+@click.option("--count", type=click.IntRange(min=1), help="Exit after so many answers.")
+def watch(
+    *,
+    url: str,
+    base: str,
+    device: str,
+    camera: str,
+    username: str | None,
+    protocol: str,
+    as_json: bool,
+    count: int | None,
+) -> None:
+    """Show answers as they are published, until Ctrl-C. Exits 1 if the broker cannot be used."""
+    try:
+        address, _ = parse_broker_url(url), check_base_topic(base)
+    except ValueError as error:
+        raise ConfigError(f"The command line is wrong: {error}.") from error
+    received: queue.SimpleQueue[Received | _Lost] = queue.SimpleQueue()
+    session = Session(
+        Connection(
+            address,
+            username=username,
+            password=os.environ.get(PASSWORD_VARIABLE) if username else None,
+            protocol="3.1.1" if protocol == "3.1.1" else "5",
+        ),
+        on_message=received.put,
+        on_lost=lambda reason: received.put(_Lost(reason)),
+    )
+    session.open()
+    try:
+        session.subscribe(answer_filter(base, device, camera), retained=True)
+        click.echo(f"Watching {answer_filter(base, device, camera)} on {address}.", err=True)
+        shown = 0
+        while count is None or shown < count:
+            event = received.get()
+            if isinstance(event, _Lost):
+                raise BrokerError(f"{event.reason} Start `moedge watch` again when the broker is back.")
+            shown += 1
+            click.echo(event.payload if as_json else line_of(event))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        session.close()
+
+
+def line_of(message: Received) -> str:
+    """One compact line in colour: time, camera and watch, answer, seconds."""
+    try:
+        answer: dict[str, Any] = json.loads(message.payload)
+        time = one_line(str(answer["answered_at"])[11:19])
+        name = one_line(f"{answer['camera']}/{answer['watch']}")
+        if answer["status"] == "ok":
+            value = answer["text"] if answer["data"] is None else json.dumps(answer["data"], ensure_ascii=False)
+            text = click.style(one_line(value), fg="green")
+            seconds = click.style(f"{answer['timing']['total_s']:.1f} s", dim=True)
+            return f"{click.style(time, dim=True)} {click.style(name, fg='cyan')} {text} {seconds}"
+        text = click.style(one_line(answer["error"]["message"]), fg="red")
+        return f"{click.style(time, dim=True)} {click.style(name, fg='cyan')} {text}"
+    except (ValueError, LookupError, TypeError):
+        return click.style(f"{one_line(message.topic)}: {message.payload[:200]!r} is no answer of moedge", fg="red")

@@ -1,0 +1,21 @@
+"""moedge.yaml: what one board does, as frozen typed objects. docs/configuration.md lists every key."""
+
+from moedge_runtime.config.load import load_config
+from moedge_runtime.config.model import (
+    CameraConfig,
+    Config,
+    EmbeddedBrokerConfig,
+    ModelConfig,
+    MqttConfig,
+    WatchConfig,
+)
+
+__all__ = [
+    "CameraConfig",
+    "Config",
+    "EmbeddedBrokerConfig",
+    "ModelConfig",
+    "MqttConfig",
+    "WatchConfig",
+    "load_config",
+]

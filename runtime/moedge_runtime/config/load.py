@@ -1,0 +1,77 @@
+"""Reads moedge.yaml: YAML, environment variables, validation, and one error that lists all problems."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from moedge_runtime.config.environment import substitute
+from moedge_runtime.config.model import CONFIG_VERSION, Config
+from moedge_runtime.config.problems import path_text, reference_problems, schema_problems
+from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
+from moedge_runtime.errors import ConfigError
+
+
+def load_config(path: str | Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Read, complete and validate the configuration at `path`.
+
+    Args:
+        path: The YAML file. Relative paths in it are resolved against its directory.
+        environment: Variables for `${NAME}`; the process's own if None.
+
+    Raises:
+        ConfigError: The file cannot be read or is no YAML, or values are wrong: then every one of them is listed with
+            its line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw, lines, problems = read_yaml(text)
+    except OSError as error:
+        raise ConfigError(
+            f"Configuration '{path}' cannot be read ({error.strerror}). Give an existing file with --config.",
+            key="config.unreadable",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Configuration '{path}' is not UTF-8 text ({error}).", key="config.unreadable") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Configuration '{path}' is not valid YAML: {error}", key="config.invalid_yaml") from error
+    _check_version(path, raw)
+    raw, unset = substitute(raw, os.environ if environment is None else environment)
+    problems += unset
+    config: Config | None = None
+    try:
+        config = Config.model_validate(raw, context={"base_dir": path.absolute().parent})
+    except ValidationError as error:
+        unset_paths = {at for at, _ in unset}
+        problems += [problem for problem in schema_problems(error) if problem[0] not in unset_paths]
+    problems += reference_problems(raw)
+    if config is None or problems:
+        raise ConfigError(_report(path, problems, lines), key="config.invalid")
+    return config
+
+
+def _check_version(path: Path, raw: object) -> None:
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"Configuration '{path}' holds no keys. Start from the example in docs/configuration.md.",
+            key="config.invalid",
+        )
+    version = raw.get("version", CONFIG_VERSION)
+    if isinstance(version, int) and version != CONFIG_VERSION:
+        raise ConfigError(
+            f"Configuration '{path}' has version {version}; this moedge reads version {CONFIG_VERSION}. "
+            f"Upgrade moedge, or write the file for version {CONFIG_VERSION}.",
+            key="config.version_unsupported",
+        )
+
+
+def _report(path: Path, problems: Problems, lines: dict[tuple[str | int, ...], int]) -> str:
+    located = [(line_of(at, lines) or 0, path_text(at), text) for at, text in problems]
+    listing = [f"  line {line}: {where + ': ' if where else ''}{text}" for line, where, text in sorted(located)]
+    count = f"{len(problems)} errors" if len(problems) > 1 else "1 error"
+    return "\n".join([f"Configuration '{path}' has {count}:", *listing])

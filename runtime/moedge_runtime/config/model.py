@@ -1,0 +1,187 @@
+"""The typed objects of moedge.yaml, version 1. Docstrings become descriptions in docs/moedge.schema.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from moedge_runtime.config.values import (
+    CameraSource,
+    Duration,
+    ExistingFile,
+    Identifier,
+    Interval,
+    JsonSchema,
+    ResolvedPath,
+)
+from moedge_runtime.mqtt.address import parse_broker_url
+from moedge_runtime.mqtt.topics import RESERVED_LEVELS, check_base_topic
+
+CONFIG_VERSION: Literal[1] = 1
+"""The version of moedge.yaml that this code reads."""
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _broker_url(url: str) -> str:
+    parse_broker_url(url)
+    return url
+
+
+def _camera_name(name: str) -> str:
+    if name in RESERVED_LEVELS:
+        raise ValueError(f"'{name}' is a topic of the device itself; choose another name")
+    return name
+
+
+def _embedded_switch(value: object) -> object:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(_Frozen):
+    """The model that answers."""
+
+    bundle: ResolvedPath
+    """Directory that `moedge export` wrote."""
+    threads: Positive | None = None
+    """Threads that compute; null for one a core."""
+    provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    """ONNX Runtime execution provider of the dense parts. Only cpu has been run so far."""
+    max_context: Positive | None = None
+    """Most tokens of a prompt and its answer together; null for the runtime's default. The KV cache is
+    allocated for it at start."""
+    verify: bool = True
+    """Compare the SHA-256 of every file of the bundle at start."""
+
+
+class EmbeddedBrokerConfig(_Frozen):
+    """The broker that the daemon starts itself. It speaks MQTT 5 only and knows no passwords."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback lets everyone on that network read and ask."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    """TCP port to listen on."""
+
+
+class MqttConfig(_Frozen):
+    """The broker, and how to reach it. Exactly one of `url` and `embedded` is given."""
+
+    url: Annotated[str, AfterValidator(_broker_url)] | None = None
+    """mqtt://host:1883 or mqtts://host:8883, without user and password."""
+    embedded: Annotated[
+        EmbeddedBrokerConfig | None,
+        BeforeValidator(_embedded_switch, json_schema_input_type=bool | EmbeddedBrokerConfig | None),
+    ] = None
+    """true, or an address: start a broker inside the daemon. Needs `pip install 'moedge[broker]'`."""
+    base_topic: Annotated[str, AfterValidator(check_base_topic)] = "moedge"
+    """First levels of every topic."""
+    client_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """MQTT client id; null for moedge-<device>. Two daemons with one id disconnect each other for ever."""
+    username: str | None = None
+    """User that the broker knows."""
+    password: SecretStr | None = None
+    """Password; write ${NAME} to take it from the environment."""
+    protocol: Literal["5", "3.1.1"] = "5"
+    """MQTT version. 3.1.1 has no reason codes, response topics or correlation data."""
+    ca: ExistingFile | None = None
+    """PEM file of the authorities that may sign the broker's certificate; null for the system's."""
+    cert: ExistingFile | None = None
+    """PEM file of the client certificate, for mqtts."""
+    key: ExistingFile | None = None
+    """PEM file of the client certificate's key."""
+    keepalive: Annotated[Duration, Field(ge=5, le=3600)] = 30.0
+    """The broker publishes the will after 1.5 times this without a sign of life. Whole seconds, 5 to 3,600."""
+
+
+class CameraConfig(_Frozen):
+    """One source of frames."""
+
+    source: CameraSource
+    """file:VIDEO or folder:DIRECTORY of images."""
+    loop: bool = False
+    """Begin again at the end."""
+    realtime: bool = False
+    """false: every frame waits for its answers, time is the video's. true: the source plays as a live camera would, and
+    a frame whose turn has not come is replaced by a newer one."""
+    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    """file: at most so many frames a second of video, null for all. folder: images a second, null for 1."""
+    enabled: bool = True
+    """false: the camera is listed as disabled and never opened."""
+
+
+class WatchConfig(_Frozen):
+    """A standing question to a camera."""
+
+    name: Identifier
+    """Unique among all watches; in every answer."""
+    camera: Identifier
+    """Key in `cameras`."""
+    question: Annotated[str, Field(min_length=1, max_length=8000)]
+    """What to ask about each frame."""
+    interval: Interval = 5.0
+    """Time of the camera between two answers; every_frame for no gap."""
+    json_schema: JsonSchema | None = None
+    """The answer must fit this JSON Schema, written in place or as a path; it is then in the answer's `data`."""
+    system: Annotated[str, Field(max_length=8000)] | None = None
+    """System prompt."""
+    thinking: bool = False
+    """Let a Thinking model reason before it answers."""
+    thinking_budget: Positive | None = None
+    """Reasoning is cut after so many tokens; null for no limit but `max_tokens`."""
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
+    """Longest answer, reasoning included."""
+    publish_reasoning: bool = False
+    """Put the reasoning into the answer's `reasoning`."""
+
+
+class HealthConfig(_Frozen):
+    """The retained health message."""
+
+    interval: Duration = 60.0
+    """Time between two messages."""
+
+
+class LogConfig(_Frozen):
+    """What goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
+
+
+class Config(_Frozen):
+    """All of moedge.yaml."""
+
+    version: Literal[1]
+    """Version of this file's form."""
+    device: Identifier
+    """This board's name in every topic."""
+    model: ModelConfig
+    mqtt: MqttConfig
+    cameras: Annotated[dict[Annotated[Identifier, AfterValidator(_camera_name)], CameraConfig], Field(min_length=1)]
+    """Cameras by name."""
+    watches: list[WatchConfig] = []
+    """Standing questions. Without any, the daemon only answers requests."""
+    exit_when_done: bool = False
+    """End when every camera has come to its end. Refuses cameras that loop."""
+    health: HealthConfig = HealthConfig()
+    log: LogConfig = LogConfig()
+
+    def public(self) -> dict[str, Any]:
+        """The configuration as JSON values without secrets, for the info message."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        for camera in values["cameras"].values():
+            camera["source"] = _without_credentials(camera["source"])
+        return values
+
+
+def _without_credentials(source: str) -> str:
+    scheme, separator, rest = source.partition("://")
+    if not separator:
+        return source
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

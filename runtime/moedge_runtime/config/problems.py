@@ -1,0 +1,101 @@
+"""Turns what is wrong with a configuration into one line a problem: where, what was got, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from moedge_runtime.config.model import Config
+from moedge_runtime.config.yaml_lines import Path, Problems
+
+_SECRET_KEYS = {"password"}
+
+
+def schema_problems(error: ValidationError) -> Problems:
+    """Every error of pydantic as a path and a sentence."""
+    problems: Problems = []
+    for detail in error.errors():
+        path = tuple(part for part in detail["loc"] if part != "[key]")
+        problems.append((path, _sentence(detail["type"], path, detail["msg"], detail["input"])))
+    return problems
+
+
+def reference_problems(raw: Any) -> Problems:
+    """What one key asks of another; works on unvalidated values, so that all problems are reported together."""
+    problems: Problems = []
+    root = _mapping(raw)
+    mqtt, cameras = _mapping(root.get("mqtt")), _mapping(root.get("cameras"))
+    embedded = mqtt.get("embedded") not in (None, False)
+    if "mqtt" in root and embedded == (mqtt.get("url") is not None):
+        problems.append((("mqtt",), "give exactly one of url (a broker that runs) and embedded (one started here)"))
+    if embedded and mqtt.get("username") is not None:
+        problems.append(
+            (("mqtt", "username"), "the embedded broker knows no users; give the url of a broker that does")
+        )
+    if (mqtt.get("cert") is None) != (mqtt.get("key") is None):
+        problems.append((("mqtt",), "cert and key belong together; give both or neither"))
+    if mqtt.get("password") is not None and mqtt.get("username") is None:
+        problems.append((("mqtt", "password"), "a password needs a username"))
+    if str(mqtt.get("url", "")).startswith("mqtt://") and any(mqtt.get(key) for key in ("ca", "cert", "key")):
+        problems.append((("mqtt", "url"), "ca, cert and key need an mqtts:// url"))
+    names: dict[str, int] = {}
+    watches = root.get("watches")
+    for index, watch in enumerate(watches if isinstance(watches, list) else []):
+        camera, name = _mapping(watch).get("camera"), _mapping(watch).get("name")
+        if isinstance(camera, str) and camera not in cameras:
+            known = ", ".join(map(str, cameras)) or "none"
+            problems.append((("watches", index, "camera"), f"there is no camera '{camera}'; known are: {known}"))
+        if isinstance(name, str) and names.setdefault(name, index) != index:
+            problems.append((("watches", index, "name"), f"'{name}' is also the name of watches[{names[name]}]"))
+    for name, camera in cameras.items():
+        if root.get("exit_when_done") is True and _mapping(camera).get("loop") is True:
+            problems.append((("cameras", str(name), "loop"), "with exit_when_done a camera that loops never ends"))
+    return problems
+
+
+def path_text(path: Path) -> str:
+    """`("watches", 0, "name")` as `watches[0].name`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sentence(kind: str, path: Path, message: str, value: Any) -> str:
+    if kind == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        close = difflib.get_close_matches(str(path[-1]), known, n=1)
+        return f"unknown key. Did you mean '{close[0]}'?" if close else f"unknown key; known are: {', '.join(known)}"
+    if kind == "missing":
+        return "this key is required"
+    reason = message.removeprefix("Value error, ").removeprefix("Input ")
+    if kind == "string_pattern_mismatch":
+        reason = "use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
+    if (path and path[-1] in _SECRET_KEYS) or "@" in str(value):  # a URL may hold a password
+        return reason
+    return f"got {value!r}; {reason}" if isinstance(value, str | int | float | bool | None) else reason
+
+
+def _fields_at(path: Path) -> list[str]:
+    """Keys that the model allows at `path`."""
+    kind: Any = Config
+    for part in path:
+        kind = _model_in(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation if part in kind.model_fields else None
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif get_origin(kind) is list:
+            kind = get_args(kind)[0]
+    kind = _model_in(kind)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _model_in(kind: Any) -> Any:
+    """The model inside `Model | None`; anything else as it is."""
+    models = [part for part in get_args(kind) if isinstance(part, type) and issubclass(part, BaseModel)]
+    return models[0] if models and get_origin(kind) not in (dict, list) else kind

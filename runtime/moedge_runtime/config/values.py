@@ -1,0 +1,109 @@
+"""The value types of moedge.yaml: durations, identifiers, paths beside the file, camera sources, JSON Schemas."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+
+EVERY_FRAME = 0.0
+"""The interval that `every_frame` stands for: no time has to pass between two answers."""
+
+SECONDS_BY_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|min|h)?$"
+PATH_SCHEMES = ("file", "folder")
+"""Camera sources whose rest is a path and is resolved against the configuration file."""
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from a number of seconds or a text such as `500ms`, `5s`, `2m`, `1h`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write seconds as a number, or a number with ms, s, m or h, for example 5s")
+    return float(match[1]) * SECONDS_BY_UNIT[match[2] or "s"]
+
+
+def _parse_interval(value: object) -> float:
+    return EVERY_FRAME if value == "every_frame" else parse_duration(value)
+
+
+def _base_dir(info: ValidationInfo) -> Path:
+    return Path(info.context["base_dir"]) if info.context else Path()
+
+
+def _resolve_path(path: Path, info: ValidationInfo) -> Path:
+    return _base_dir(info) / path.expanduser()
+
+
+def _existing_file(path: Path, info: ValidationInfo) -> Path:
+    resolved = _resolve_path(path, info)
+    if not resolved.is_file():
+        raise ValueError(f"there is no file '{resolved}'")
+    return resolved
+
+
+def _resolve_source(source: str, info: ValidationInfo) -> str:
+    scheme, colon, rest = source.partition(":")
+    if not colon or not re.fullmatch(r"[a-z][a-z0-9+]+", scheme) or not rest:
+        raise ValueError("write a scheme and what it reads, for example file:panel.mp4 or folder:frames")
+    if scheme not in PATH_SCHEMES:
+        return source
+    if rest.startswith("//"):
+        rest = rest[2:]
+    return f"{scheme}:{_base_dir(info) / Path(rest).expanduser()}"
+
+
+def _load_json_schema(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        path = _base_dir(info) / Path(value).expanduser()
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"the JSON Schema '{path}' cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise ValueError(f"'{path}' is not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError("a JSON Schema is an object, or the path of a file that holds one")
+    return value
+
+
+_DURATION_SCHEMA = {
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]
+}
+_INTERVAL_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": DURATION_PATTERN},
+        {"const": "every_frame"},
+    ]
+}
+
+Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+"""A name that becomes one level of a topic."""
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0), WithJsonSchema(_DURATION_SCHEMA)]
+"""Seconds, more than 0."""
+
+Interval = Annotated[float, BeforeValidator(_parse_interval), Field(ge=0), WithJsonSchema(_INTERVAL_SCHEMA)]
+"""Seconds of camera time between two answers; `EVERY_FRAME` for each frame."""
+
+ResolvedPath = Annotated[Path, AfterValidator(_resolve_path)]
+"""A path, relative to the configuration file unless absolute."""
+
+ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
+"""A `ResolvedPath` that must be a file when the configuration is read."""
+
+CameraSource = Annotated[str, AfterValidator(_resolve_source)]
+"""`scheme:rest`; the path of `file:` and `folder:` is absolute after validation."""
+
+JsonSchema = Annotated[
+    dict[str, Any],
+    BeforeValidator(_load_json_schema),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "description": "Path of a JSON file."}]}),
+]
+"""A JSON Schema, written in place or as the path of a file."""

@@ -1,0 +1,59 @@
+"""Reads YAML into plain values and remembers the line of every key; a key given twice is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+Path = tuple[str | int, ...]
+Problems = list[tuple[Path, str]]
+
+
+def read_yaml(text: str) -> tuple[Any, dict[Path, int], Problems]:
+    """Parse `text`.
+
+    Returns:
+        The value, the line (from 1) of every path in it, and a problem for every key given twice.
+
+    Raises:
+        yaml.YAMLError: `text` is no YAML.
+    """
+    loader = yaml.SafeLoader(text)
+    lines: dict[Path, int] = {}
+    problems: Problems = []
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, lines, problems
+        value = loader.construct_document(node)
+    finally:
+        loader.dispose()
+    _note_lines(node, (), lines, problems)
+    return value, lines, problems
+
+
+def line_of(path: Path, lines: dict[Path, int]) -> int | None:
+    """Line of `path`, or of the nearest parent that the file has."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path)
+
+
+def _note_lines(node: yaml.Node, path: Path, lines: dict[Path, int], problems: Problems) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            key = str(key_node.value)
+            child = (*path, key)
+            if key in seen:
+                problems.append((child, f"the key is given twice, here and in line {lines[child]}"))
+            seen.add(key)
+            lines[child] = key_node.start_mark.line + 1
+            _note_lines(value_node, child, lines, problems)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_lines(item, (*path, index), lines, problems)

@@ -1,0 +1,1 @@
+"""The daemon: the one place where cameras, the model and MQTT meet."""

@@ -1,0 +1,55 @@
+"""The port to whatever answers questions about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to ask; the keys of a watch in docs/configuration.md."""
+
+    text: str
+    system: str | None = None
+    json_schema: dict[str, Any] | None = None
+    thinking: bool = False
+    thinking_budget: int | None = None
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said. Times in seconds, counts in tokens; see AnswerTiming and AnswerTokens for their meaning."""
+
+    text: str
+    reasoning: str | None
+    data: Any
+    finish_reason: Literal["stop", "length", "cancelled"]
+    vision_s: float
+    prefill_s: float
+    decode_s: float
+    decode_tok_s: float | None
+    prompt_tokens: int
+    image_tokens: int
+    cached_tokens: int
+    answer_tokens: int
+    reasoning_tokens: int
+
+
+class Answerer(Protocol):
+    """Answers one question at a time, on one thread."""
+
+    def ask(self, question: Question, image: NDArray[np.uint8], should_stop: Callable[[], bool]) -> Reply:
+        """Answer `question` about `image`, uint8 [height, width, 3] RGB. Blocks.
+
+        `should_stop` is asked between tokens; once true, a reply with the finish reason `cancelled` follows soon.
+
+        Raises:
+            MoedgeError: This question cannot be answered; the next one may be.
+        """
+        ...

@@ -1,0 +1,200 @@
+"""What the daemon says on MQTT: who it is, how it is, how its cameras are, and the answers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from moedge_runtime import __version__
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.config import Config
+from moedge_runtime.config.schema import config_schema
+from moedge_runtime.daemon.answers import answer_payload, error_info, precision_of
+from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes, utc_now
+from moedge_runtime.daemon.counters import WatchCounters
+from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.reader import CameraReader, State
+from moedge_runtime.daemon.schedule import Job, Result
+from moedge_runtime.errors import CameraError
+from moedge_runtime.mqtt.address import BrokerAddress, Connection
+from moedge_runtime.mqtt.client import MqttClient, Presence
+from moedge_runtime.mqtt.line import one_line
+from moedge_runtime.mqtt.message import Message, Received
+from moedge_runtime.mqtt.payloads import (
+    AnswerModel,
+    AnswerPayload,
+    CameraHealth,
+    CameraStatus,
+    DeviceHealth,
+    DeviceInfo,
+    DeviceStatus,
+    ModelInfo,
+    MqttHealth,
+)
+from moedge_runtime.mqtt.topics import Topics
+
+MANIFEST = "manifest.json"
+
+log = logging.getLogger(__name__)
+
+
+class Bridge:
+    """The daemon's side of MQTT. Publishing methods may be called from any thread and never block.
+
+    Args:
+        config: The whole configuration; published without secrets.
+        bundle: The opened bundle.
+        address: The broker; the embedded one's address is known only once it runs.
+        jobs: For the number of waiting requests.
+
+    Attributes:
+        topics: The device's topic tree.
+        client: The MQTT client.
+        readers: Cameras that run, by name; filled by the daemon before `start`.
+        on_request: Set by the daemon before `start`.
+    """
+
+    def __init__(self, config: Config, bundle: Bundle, address: BrokerAddress, jobs: JobQueue) -> None:
+        self._config, self._bundle, self._jobs = config, bundle, jobs
+        self._started_at, self._started_s = utc_now(), time.monotonic()
+        self._identifiers = Ulids()
+        self._counters = WatchCounters(watch.name for watch in config.watches)
+        self.readers: Mapping[str, CameraReader] = {}
+        self.topics = Topics(config.mqtt.base_topic, config.device)
+        self.on_request: Callable[[Received], None] = lambda message: None
+        self._info = self._describe()
+        self._answer_model = AnswerModel(
+            name=self._info.model.name, bundle=self._info.model.bundle, precision=self._info.model.precision
+        )
+        self.client = MqttClient(
+            connection_of(config, address),
+            presence=Presence(*(self._status(state) for state in ("online", "stopped", "offline"))),
+            requests=self.topics.requests,
+            on_request=self._receive,
+        )
+
+    def start(self) -> None:
+        """Publish info and the cameras' first states, in this order on every connect, and begin to connect."""
+        self.client.publish(Message(self.topics.info, self._info.encode(), retain=True))
+        for name, camera in self._config.cameras.items():
+            starting = CameraError(f"Camera '{name}' has given no frame yet.", key="camera.starting")
+            if camera.enabled:
+                self.camera_state(name, "offline", starting)
+            else:
+                self.camera_state(name, "disabled", None)
+        self.publish_health()
+        self.client.start()
+
+    def camera_state(self, camera: str, state: State, reason: CameraError | None) -> None:
+        """Publish the state of a camera."""
+        payload = CameraStatus(state=state, reason=error_info(reason) if reason else None)
+        self.client.publish(Message(self.topics.camera_status(camera), payload.encode(), retain=True))
+
+    def watches_due(self, due: Sequence[str], skipped: Sequence[str]) -> None:
+        """Count watches that came due, and frames that were replaced before their turn."""
+        self._counters.due(due, skipped)
+
+    def answer(self, job: Job, result: Result) -> AnswerPayload:
+        """Make, count and log the answer to `job`; does not publish it."""
+        payload = answer_payload(
+            job,
+            result,
+            identifier=self._identifiers.next(),
+            answered_at=utc_now(),
+            synced=clock_synced(),
+            model=self._answer_model,
+        )
+        self._counters.answered(job.watch, ok=payload.status == "ok")
+        name = f"{job.camera}/{job.watch or 'request'}"
+        if payload.error is None:
+            log.info("%s: %s (%.1f s)", name, one_line(payload.text), result.ended_s - result.began_s)
+        else:
+            log.error("%s: %s", name, one_line(payload.error.message))
+        return payload
+
+    def deliver(self, job: Job, result: Result) -> None:
+        """Publish the answer to a watch, and its retained copy."""
+        encoded = self.answer(job, result).encode()
+        self.client.publish(Message(self.topics.answer(job.camera), encoded))
+        self.client.publish(Message(self.topics.last_answer(job.camera), encoded, retain=True))
+
+    def publish_health(self) -> None:
+        """Publish the counters."""
+        self.client.publish(Message(self.topics.health, self.health().encode(), retain=True))
+
+    def info(self) -> DeviceInfo:
+        """What `info` says."""
+        return self._info
+
+    def health(self) -> DeviceHealth:
+        """What `health` says, now."""
+        queued, dropped = self.client.backlog()
+        counters = self.client.counters
+        return DeviceHealth(
+            at=utc_now(),
+            uptime_s=time.monotonic() - self._started_s,
+            rss_bytes=rss_bytes(),
+            clock_synced=clock_synced(),
+            last_answer_age_s=self._counters.last_answer_age_s(),
+            cameras={name: self._camera_health(name) for name in self._config.cameras},
+            watches=self._counters.health(),
+            requests_waiting=self._jobs.requests_waiting,
+            mqtt=MqttHealth(
+                connected=self.client.connected,
+                connects=counters.connects,
+                published=counters.published,
+                received=counters.received,
+                queued=queued,
+                dropped=dropped,
+            ),
+        )
+
+    def _camera_health(self, name: str) -> CameraHealth:
+        reader = self.readers.get(name)
+        if reader is None:
+            state: State = "offline" if self._config.cameras[name].enabled else "disabled"
+            return CameraHealth(state=state, frames=0, last_frame_age_s=None)
+        return CameraHealth(state=reader.state, frames=reader.frames, last_frame_age_s=reader.last_frame_age_s())
+
+    def _describe(self) -> DeviceInfo:
+        manifest = self._bundle.manifest
+        return DeviceInfo(
+            device=self._config.device,
+            version=__version__,
+            started_at=self._started_at,
+            model=ModelInfo(
+                name=manifest.model.source.name,
+                architecture=manifest.model.architecture,
+                bundle=self._bundle.path.resolve().name,
+                form=manifest.form,
+                precision=precision_of(manifest),
+                manifest_sha256=hashlib.sha256(self._bundle.file(MANIFEST).read_bytes()).hexdigest(),
+            ),
+            config=self._config.public(),
+            config_schema=config_schema(),
+        )
+
+    def _status(self, state: str) -> Message:
+        payload = DeviceStatus.model_validate({"state": state})
+        return Message(self.topics.status, payload.encode(), retain=True)
+
+    def _receive(self, message: Received) -> None:
+        self.on_request(message)
+
+
+def connection_of(config: Config, address: BrokerAddress) -> Connection:
+    """How this device connects to the broker at `address`."""
+    mqtt = config.mqtt
+    return Connection(
+        address,
+        client_id=mqtt.client_id or f"moedge-{config.device}",
+        username=mqtt.username,
+        password=mqtt.password.get_secret_value() if mqtt.password else None,
+        protocol=mqtt.protocol,
+        ca=mqtt.ca,
+        cert=mqtt.cert,
+        key=mqtt.key,
+        keepalive_s=round(mqtt.keepalive),
+    )

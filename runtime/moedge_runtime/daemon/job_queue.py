@@ -1,0 +1,95 @@
+"""The agenda shared by the camera readers, the requests and the one thread that runs the model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from moedge_runtime.daemon.schedule import Agenda, Job
+from moedge_runtime.errors import RequestError
+
+
+def stopping() -> RequestError:
+    """What a request hears that comes too late."""
+    return RequestError("The daemon is stopping. Ask again when its status is online.", key="request.stopping")
+
+
+class JobQueue:
+    """An Agenda with waiting. All methods may be called from any thread; `take` and `done` belong to one worker."""
+
+    def __init__(self) -> None:
+        self._agenda = Agenda()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def submit(self, jobs: Sequence[Job], *, wait: bool) -> list[Job] | None:
+        """Add the jobs of one frame.
+
+        Args:
+            jobs: All of one camera.
+            wait: Block until the camera's earlier jobs are done, so that none is replaced.
+
+        Returns:
+            The waiting jobs that these replace; None if the queue is closed.
+        """
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._closed or not self._agenda.busy_with(jobs[0].camera))
+            if self._closed:
+                return None
+            replaced = self._agenda.add_watches(jobs)
+            self._changed.notify_all()
+            return replaced
+
+    def ask(self, job: Job) -> None:
+        """Add the job of a request; never blocks.
+
+        Raises:
+            RequestError: Too many wait already, or the queue is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise stopping()
+            self._agenda.add_request(job)
+            self._changed.notify_all()
+
+    def take(self) -> Job | None:
+        """Wait for a job; None once closed."""
+        with self._changed:
+            while not self._closed:
+                job = self._agenda.next()
+                if job is not None:
+                    return job
+                self._changed.wait()
+            return None
+
+    def done(self) -> None:
+        """The job that `take` gave is done and delivered."""
+        with self._changed:
+            self._agenda.finished()
+            self._changed.notify_all()
+
+    def drain(self, camera: str) -> None:
+        """Wait until no job of a watch of `camera` waits or runs, or the queue is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._agenda.busy_with(camera))
+
+    def close(self) -> list[Job]:
+        """Drop what waits and end all waiting; returns the dropped jobs of requests. The running job goes on."""
+        with self._changed:
+            self._closed = True
+            requests = self._agenda.clear()
+            self._changed.notify_all()
+            return requests
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job waits or runs."""
+        with self._changed:
+            return not self._agenda.busy_with()
+
+    @property
+    def requests_waiting(self) -> int:
+        """Requests that wait for the model."""
+        with self._changed:
+            return self._agenda.requests_waiting

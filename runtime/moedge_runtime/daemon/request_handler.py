@@ -1,0 +1,138 @@
+"""Answers requests that arrive over MQTT."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moedge_runtime.daemon.answerer import Question
+from moedge_runtime.daemon.answers import error_info
+from moedge_runtime.daemon.job_queue import JobQueue, stopping
+from moedge_runtime.daemon.reader import CameraReader
+from moedge_runtime.daemon.schedule import Job, Result
+from moedge_runtime.errors import CameraError, MoedgeError, RequestError
+from moedge_runtime.mqtt.line import one_line
+from moedge_runtime.mqtt.message import Message, Received
+from moedge_runtime.mqtt.payloads import AnswerPayload, Payload, Response
+from moedge_runtime.mqtt.requests import AskCommand, Request, parse_request, transaction_of
+from moedge_runtime.mqtt.topics import Topics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _ReturnAddress:
+    topic: str
+    correlation: bytes | None
+    transaction: str | int | None
+
+
+class RequestHandler:
+    """Handles one request at a time, on the network's thread; never blocks.
+
+    Args:
+        topics: The device's topic tree.
+        jobs: Where questions go.
+        cameras: Readers by name; disabled cameras are not among them.
+        publish: Publishes a message.
+        answer: Makes the payload of a finished job.
+        readers: What `health`, `info` and `config` return.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        jobs: JobQueue,
+        cameras: Mapping[str, CameraReader],
+        *,
+        publish: Callable[[Message], None],
+        answer: Callable[[Job, Result], AnswerPayload],
+        readers: Mapping[str, Callable[[], Payload | dict[str, Any]]],
+    ) -> None:
+        self._topics, self._jobs, self._cameras = topics, jobs, cameras
+        self._publish, self._answer, self._readers = publish, answer, readers
+
+    def handle(self, message: Received) -> None:
+        """Answer `message`, now or when the model has."""
+        verb = self._topics.verb(message.topic)
+        if verb is None:
+            log.warning("Ignored a message on '%s', which is no request.", one_line(message.topic))
+            return
+        sender = _ReturnAddress(self._topics.response(verb), message.correlation, transaction_of(message.payload))
+        try:
+            sender = self._return_address(message, sender)
+            request = parse_request(verb, message.payload)
+            if isinstance(request, AskCommand):
+                self._ask(request, sender)
+            else:
+                self._read(verb, request, sender)
+        except MoedgeError as error:
+            self._respond(sender, error=error)
+
+    def refuse(self, job: Job) -> None:
+        """Tell the sender of a waiting request that the daemon ends."""
+        job.deliver(job, Result(stopping(), job.frame.monotonic_s, job.frame.monotonic_s))
+
+    def _return_address(self, message: Received, default: _ReturnAddress) -> _ReturnAddress:
+        topic = message.response_topic
+        if topic is None:
+            return default
+        if not self._topics.may_respond_on(topic):
+            raise RequestError(
+                f"No response can be published to the topic {topic[:200]!r}. Choose one without wildcards that does "
+                f"not belong to this device.",
+                key="request.response_topic",
+            )
+        return _ReturnAddress(topic, default.correlation, default.transaction)
+
+    def _read(self, verb: str, request: Request, sender: _ReturnAddress) -> None:
+        value = self._readers[verb]()
+        self._respond(sender, data=value.model_dump(mode="json") if isinstance(value, Payload) else value)
+
+    def _ask(self, command: AskCommand, sender: _ReturnAddress) -> None:
+        reader = self._camera(command.camera)
+        frame = reader.latest.peek()
+        if frame is None:
+            raise CameraError(
+                f"Camera '{reader.name}' has given no frame yet. See its status, and ask again later.",
+                key="camera.no_frame",
+            )
+        question = Question(
+            text=command.question,
+            system=command.system,
+            json_schema=command.json_schema,
+            thinking=command.thinking,
+            thinking_budget=command.thinking_budget,
+            max_tokens=command.max_tokens,
+        )
+
+        def deliver(job: Job, result: Result) -> None:
+            if isinstance(result.outcome, MoedgeError):
+                self._respond(sender, error=result.outcome)
+            else:
+                self._respond(sender, data=self._answer(job, result).model_dump(mode="json"))
+
+        self._jobs.ask(Job(reader.name, None, question, frame, command.reasoning, deliver))
+
+    def _camera(self, name: str | None) -> CameraReader:
+        known = ", ".join(self._cameras) or "none"
+        if name is None and len(self._cameras) == 1:
+            return next(iter(self._cameras.values()))
+        if name is None:
+            raise RequestError(f"Say which camera is meant; known are: {known}.", key="request.camera_missing")
+        if name not in self._cameras:
+            raise RequestError(
+                f"There is no camera '{name}' that runs; known are: {known}.", key="request.camera_unknown"
+            )
+        return self._cameras[name]
+
+    def _respond(self, sender: _ReturnAddress, *, data: Any = None, error: MoedgeError | None = None) -> None:
+        response = Response(
+            status="error" if error else "ok",
+            data=data,
+            error=error_info(error) if error else None,
+            transaction=sender.transaction,
+        )
+        self._publish(Message(sender.topic, response.encode(), correlation=sender.correlation))

@@ -1,0 +1,136 @@
+"""A question to the model, its answer, and how an engine is set up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.errors import RequestError
+from moedge_runtime.inference.experts import ExpertBank
+from moedge_runtime.inference.sampling import Sampling
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+DEFAULT_MAX_CONTEXT = 4096
+"""Tokens of prompt and answer; the KV cache of Qwen3-VL-30B-A3B takes 192 KiB of memory for each."""
+
+DEFAULT_MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine runs; nothing here changes what it answers, except `max_pixels`.
+
+    Attributes:
+        max_context: Most tokens of a prompt and its answer; the KV cache is allocated for them at once. None for
+            `DEFAULT_MAX_CONTEXT`, or less if the model cannot do that many.
+        threads: Threads of the process's one ONNX Runtime pool; None for one a core.
+        provider: Execution provider: `cpu`, `cuda` or `tensorrt`.
+        max_pixels: Upper limit of an image's area after resizing; None for the checkpoint's own.
+        expert_cache_bytes: Memory in which the default expert bank keeps decoded experts.
+        reuse_prefix: Keep the KV cache of the text before the first image for the next question.
+        experts: Makes another expert bank for a paged bundle; None for `NumpyExperts`.
+    """
+
+    max_context: int | None = None
+    threads: int | None = None
+    provider: str = "cpu"
+    max_pixels: int | None = None
+    expert_cache_bytes: int = 256 << 20
+    reuse_prefix: bool = True
+    experts: Callable[[Bundle], ExpertBank] | None = None
+
+
+@dataclass(frozen=True)
+class AskRequest:
+    """One question.
+
+    Attributes:
+        question: The user's text.
+        images: Pictures, uint8 [height, width, 3] in RGB; may be none.
+        system: System prompt.
+        json_schema: JSON Schema that the answer is made to fit, token by token.
+        thinking: Let the model reason first; None for what its chat template does by itself.
+        thinking_budget: Most tokens of reasoning; at the limit it is closed and the answer begins.
+        max_new_tokens: Most tokens generated, reasoning included.
+        sampling: None decodes greedily, so that the same frame always gets the same answer and a changed answer means
+            a changed scene; what the checkpoint recommends is in `Sampling.from_generation_config`.
+        seed: Of the random numbers, if sampling.
+        image_first: Put the images before the question. After it is the default: the text before the first image is
+            a prefix that need not be computed again for the next frame.
+    """
+
+    question: str
+    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    system: str | None = None
+    json_schema: dict[str, Any] | None = None
+    thinking: bool | None = None
+    thinking_budget: int | None = None
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    sampling: Sampling | None = None
+    seed: int = 0
+    image_first: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what needs no model.
+
+        Raises:
+            RequestError: A number is out of range.
+        """
+        if self.max_new_tokens < 1:
+            raise RequestError(f"max_new_tokens={self.max_new_tokens} is not possible. Set at least 1.")
+        if self.thinking_budget is not None and self.thinking_budget < 0:
+            raise RequestError(f"thinking_budget={self.thinking_budget} is not possible. Set 0 or more.")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time of an answer went, in milliseconds of wall clock."""
+
+    preprocess_ms: float
+    vision_ms: float
+    prefill_ms: float
+    time_to_first_token_ms: float
+    """From the call to the first token, whether reasoning or answer."""
+    decode_ms: float
+    decode_tokens_per_s: float | None
+    """Tokens after the first, a second of decoding; None if there was only one."""
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said.
+
+    Attributes:
+        text: The answer without reasoning.
+        reasoning: What stood between `<think>` and `</think>`; None if the model did not think.
+        data: The parsed answer to a request with a JSON schema; None without one or if it was not finished.
+        finish_reason: `stop` the model or the schema ended it, `length` max_new_tokens did, `cancelled` the caller did.
+        prompt_tokens: Tokens of the prompt, image tokens included.
+        image_tokens: Tokens of the images.
+        cached_tokens: Tokens of the prompt that were taken from the previous question.
+        answer_tokens: Tokens generated outside the reasoning, the end token included.
+        reasoning_tokens: Tokens generated as reasoning, its closing included.
+        timing: Where the time went.
+    """
+
+    text: str
+    reasoning: str | None
+    data: Any
+    finish_reason: FinishReason
+    prompt_tokens: int
+    image_tokens: int
+    cached_tokens: int
+    answer_tokens: int
+    reasoning_tokens: int
+    timing: Timing
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON types."""
+        return asdict(self)

@@ -1,0 +1,46 @@
+"""The vision tower: one image at a time through vision.onnx."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.inference.dequantize import FloatArray
+from moedge_runtime.inference.image_processor import ProcessedImage
+from moedge_runtime.inference.onnx_session import open_session
+
+
+@dataclass(frozen=True)
+class VisionFeatures:
+    """What the decoder gets of one or more images, N image tokens in the prompt's order.
+
+    Attributes:
+        image: float32 [N, hidden_size], in place of the embeddings of the image tokens.
+        deepstack: float32 [taps, N, hidden_size], added after decoder layers 0, 1, …
+    """
+
+    image: FloatArray
+    deepstack: FloatArray
+
+
+class VisionEncoder:
+    """Runs vision.onnx."""
+
+    def __init__(self, bundle: Bundle, provider: str = "cpu") -> None:
+        self._session = open_session(bundle.file(bundle.manifest.graphs.vision), provider)
+
+    def encode(self, images: list[ProcessedImage]) -> VisionFeatures:
+        """Features of all images of a prompt; at least one."""
+        outputs = [
+            self._session.run(
+                ["image_features", "deepstack_features"],
+                {"pixel_values": image.pixel_values, "grid_thw": np.array(image.grid_thw, np.int64)},
+            )
+            for image in images
+        ]
+        return VisionFeatures(
+            np.concatenate([features for features, _ in outputs]),
+            np.concatenate([deepstack for _, deepstack in outputs], axis=1),
+        )

@@ -1,0 +1,203 @@
+"""Every payload that leaves the board, typed. docs/mqtt.md shows each as tests/runtime/mqtt/golden/ holds it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC with milliseconds, e.g. 2026-11-23T08:15:30.250Z."""
+    assert moment.utcoffset() is not None and not moment.utcoffset()
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
+Seconds = Annotated[float, PlainSerializer(lambda value: round(value, 4), return_type=float)]
+
+
+class Payload(BaseModel):
+    """A JSON object; every key is always there, null when there is no value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def encode(self) -> bytes:
+        """UTF-8 JSON without spaces."""
+        return self.model_dump_json().encode()
+
+
+class ErrorInfo(Payload):
+    """Why something did not work."""
+
+    key: str
+    """Stable across versions and languages."""
+    message: str
+    """Whole sentences for people."""
+
+
+class DeviceStatus(Payload):
+    """`<base>/<device>/status`."""
+
+    state: Literal["online", "stopped", "offline"]
+
+
+class CameraStatus(Payload):
+    """`<base>/<device>/<camera>/status`."""
+
+    state: Literal["online", "offline", "disabled"]
+    reason: ErrorInfo | None = None
+    """Why the camera is offline."""
+
+
+class AnswerModel(Payload):
+    """Which model answered."""
+
+    name: str
+    bundle: str
+    precision: str
+    """Of the experts."""
+
+
+class AnswerTiming(Payload):
+    """Where the time went."""
+
+    queue_s: Seconds
+    """From the frame to the moment the model began with it."""
+    vision_s: Seconds
+    """Preprocessing and vision tower."""
+    prefill_s: Seconds
+    decode_s: Seconds
+    decode_tok_s: float | None
+    """Tokens a second, after the first token."""
+    total_s: Seconds
+    """From the frame to the answer."""
+
+
+class AnswerTokens(Payload):
+    """What was computed."""
+
+    prompt: int
+    """Image tokens included."""
+    image: int
+    cached: int
+    """Of the prompt, taken over from the question before."""
+    answer: int
+    reasoning: int
+
+
+class AnswerFrame(Payload):
+    """Which frame was asked about."""
+
+    index: int
+    pts_s: Seconds
+
+
+class AnswerPayload(Payload):
+    """`<base>/<device>/<camera>/answer`, and `data` of a response to `ask`."""
+
+    id: str
+    """ULID: unique, and sorted by time."""
+    type: Literal["new"] = "new"
+    status: Literal["ok", "error"]
+    error: ErrorInfo | None = None
+    camera: str
+    watch: str | None
+    """null for an answer to a request."""
+    question: str
+    schema_id: str | None = None
+    """`$id` of the JSON Schema, or sha256- and the first 12 digits of its digest; null without one."""
+    captured_at: Timestamp
+    answered_at: Timestamp
+    clock_synced: bool | None
+    """Whether the board's clock was set by a time server; null if the system does not say."""
+    replayed: bool = False
+    """Delivered later from a spool."""
+    text: str | None = None
+    reasoning: str | None = None
+    data: Any = None
+    """The answer as JSON, if a JSON Schema was given."""
+    finish_reason: Literal["stop", "length"] | None = None
+    """length: cut at max_tokens."""
+    model: AnswerModel
+    timing: AnswerTiming | None = None
+    tokens: AnswerTokens | None = None
+    frame: AnswerFrame
+
+
+class ModelInfo(Payload):
+    """The model in `info`."""
+
+    name: str
+    architecture: str
+    bundle: str
+    form: Literal["paged", "inline"]
+    precision: str
+    manifest_sha256: str
+
+
+class DeviceInfo(Payload):
+    """`<base>/<device>/info`."""
+
+    device: str
+    version: str
+    """Of moedge."""
+    started_at: Timestamp
+    model: ModelInfo
+    config: dict[str, Any]
+    """The configuration without secrets."""
+    config_schema: dict[str, Any]
+
+
+class CameraHealth(Payload):
+    """A camera in `health`."""
+
+    state: Literal["online", "offline", "disabled"]
+    frames: int
+    last_frame_age_s: Seconds | None
+
+
+class WatchHealth(Payload):
+    """A watch in `health`; due = answered + failed + skipped + what is waiting."""
+
+    due: int
+    answered: int
+    failed: int
+    skipped: int
+    """Replaced by a newer frame before its turn."""
+
+
+class MqttHealth(Payload):
+    """The connection in `health`."""
+
+    connected: bool
+    connects: int
+    published: int
+    received: int
+    queued: int
+    dropped: int
+
+
+class DeviceHealth(Payload):
+    """`<base>/<device>/health`."""
+
+    at: Timestamp
+    uptime_s: Seconds
+    rss_bytes: int | None
+    clock_synced: bool | None
+    last_answer_age_s: Seconds | None
+    cameras: dict[str, CameraHealth]
+    watches: dict[str, WatchHealth]
+    requests_waiting: int
+    mqtt: MqttHealth
+
+
+class Response(Payload):
+    """`<base>/<device>/response/<verb>`."""
+
+    status: Literal["ok", "error"]
+    data: Any = None
+    error: ErrorInfo | None = None
+    transaction: str | int | None = None
+    """As in the request."""

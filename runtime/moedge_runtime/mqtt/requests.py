@@ -1,0 +1,93 @@
+"""Reads requests. What arrives is anybody's bytes: everything that is not right becomes a RequestError with a key."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moedge_runtime.errors import RequestError
+
+MAX_REQUEST_BYTES = 64 * 1024
+"""A question with its JSON Schema is a few kB."""
+
+Verb = Literal["ask", "health", "info", "config"]
+Transaction = Annotated[str, Field(max_length=256)] | int
+
+
+class Request(BaseModel):
+    """What every request may hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    transaction: Transaction | None = None
+    """Comes back in the response."""
+
+
+class AskCommand(Request):
+    """A question about the newest frame of a camera."""
+
+    question: Annotated[str, Field(min_length=1, max_length=8000)]
+    camera: Annotated[str, Field(max_length=64)] | None = None
+    """May be left out if there is one camera."""
+    json_schema: dict[str, Any] | None = None
+    system: Annotated[str, Field(max_length=8000)] | None = None
+    thinking: bool = False
+    thinking_budget: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
+    reasoning: bool = False
+    """Put the reasoning into the answer."""
+
+
+COMMANDS: dict[str, type[Request]] = {"ask": AskCommand, "health": Request, "info": Request, "config": Request}
+
+
+def parse_request(verb: str, payload: bytes) -> Request:
+    """The request in `payload`; no bytes at all count as an empty object.
+
+    Raises:
+        RequestError: With the key request.unknown_verb, request.too_large, request.invalid_json or request.invalid.
+    """
+    command = COMMANDS.get(verb)
+    if command is None:
+        raise RequestError(
+            f"There is no request '{verb}'. Known are {', '.join(COMMANDS)}.", key="request.unknown_verb"
+        )
+    try:
+        return command.model_validate(_json_object(payload))
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail) for detail in error.errors()[:10])
+        raise RequestError(f"The request '{verb}' is not valid: {problems}.", key="request.invalid") from error
+
+
+def transaction_of(payload: bytes) -> str | int | None:
+    """The transaction of a payload that may be wrong otherwise; None if it has none that can be given back."""
+    try:
+        return Request.model_validate({"transaction": _json_object(payload).get("transaction")}).transaction
+    except (RequestError, ValidationError):
+        return None
+
+
+def _json_object(payload: bytes) -> dict[str, Any]:
+    if len(payload) > MAX_REQUEST_BYTES:
+        raise RequestError(
+            f"The request has {len(payload):,} bytes; at most {MAX_REQUEST_BYTES:,} are read.", key="request.too_large"
+        )
+    try:
+        value = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant) if payload else {}
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The request is not valid JSON: {error}.", key="request.invalid_json") from error
+    if not isinstance(value, dict):
+        raise RequestError("The request is not a JSON object.", key="request.invalid_json")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _problem(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])[:100]
+    text = {"extra_forbidden": "unknown key", "missing": "is required"}.get(detail["type"], detail["msg"])
+    return f"{where}: {text}" if where else str(text)

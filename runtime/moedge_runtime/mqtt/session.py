@@ -1,0 +1,244 @@
+"""One connection to a broker, from CONNECT to its end, over paho-mqtt. It never reconnects by itself."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections.abc import Callable
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from moedge_runtime.errors import BrokerError
+from moedge_runtime.mqtt.address import Connection
+from moedge_runtime.mqtt.message import Message, Received
+
+MAX_PACKET_BYTES = 1 << 20
+"""An MQTT 5 broker is told not to send us anything larger; well above the largest request that is read."""
+
+DEFAULT_RECEIVE_MAXIMUM = 65535
+"""MQTT 5.0, section 3.2.2.3.3."""
+
+_QOS = 1
+_RETAIN_NEVER_SENT_ON_SUBSCRIBE = 2
+
+
+class Session:
+    """A connection. `open` first; then `publish` and `subscribe` from one thread; `close` at the end.
+
+    Attributes:
+        receive_maximum: Messages that the broker takes before it has acknowledged the first of them.
+
+    The callbacks run on paho's thread, hold paho's locks and therefore must neither block nor call the session.
+
+    Args:
+        connection: Where and as whom.
+        will: Published by the broker when the connection ends without `close`.
+        on_message: Called with every message received.
+        on_delivered: Called with the number that `publish` returned when the broker has acknowledged the message, and
+            with its reason if it refused it (MQTT 5 only).
+        on_lost: Called once, with a sentence, if the connection ends without `close`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        will: Message | None = None,
+        on_message: Callable[[Received], None] = lambda message: None,
+        on_delivered: Callable[[int, str | None], None] = lambda number, refusal: None,
+        on_lost: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._connection = connection
+        self._v5 = connection.protocol == "5"
+        self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
+        self._answered = threading.Event()
+        self._ended = threading.Event()
+        self._subscribed = threading.Event()
+        self._subscribe_refusal: str | None = None
+        self._connack: ReasonCode | None = None
+        self._closing = False
+        self._on_message, self._on_delivered, self._on_lost = on_message, on_delivered, on_lost
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=connection.client_id,
+            protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
+            clean_session=None if self._v5 else True,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = connection.connect_timeout_s
+        client.on_connect = self._connected
+        client.on_disconnect = self._disconnected
+        client.on_message = self._received
+        client.on_publish = self._acknowledged_publication
+        client.on_subscribe = self._acknowledged_subscription
+        if connection.username is not None:
+            client.username_pw_set(connection.username, connection.password)
+        if will is not None:
+            client.will_set(will.topic, will.payload, _QOS, will.retain)
+        self._client = client
+
+    def open(self) -> None:
+        """Connect. Blocks until the broker has accepted.
+
+        Raises:
+            BrokerError: It cannot be reached, does not answer, or refuses; the text gives its reason.
+        """
+        connection, address = self._connection, self._connection.address
+        properties = None
+        if self._v5:
+            properties = _properties(PacketTypes.CONNECT)
+            properties.MaximumPacketSize = MAX_PACKET_BYTES
+        try:
+            if address.tls:
+                self._client.tls_set_context(_tls_context(connection))
+            self._client.connect(
+                address.host,
+                address.port,
+                keepalive=connection.keepalive_s,
+                clean_start=True if self._v5 else paho.MQTT_CLEAN_START_FIRST_ONLY,
+                properties=properties,
+            )
+        except ssl.SSLError as error:
+            raise BrokerError(
+                f"TLS with broker {address} failed: {getattr(error, 'verify_message', '') or error.reason or error}. "
+                f"Check ca, cert, key and this board's clock.",
+                key="broker.tls",
+            ) from error
+        except OSError as error:
+            raise BrokerError(
+                f"Broker {address} cannot be reached: {error.strerror or error}. "
+                f"Check that it runs, its address and its port.",
+                key="broker.unreachable",
+            ) from error
+        self._client.loop_start()
+        self._answered.wait(connection.connect_timeout_s)
+        if self._connack is None or self._connack.is_failure:
+            refusal = self._refusal()
+            self.close()
+            raise refusal
+
+    def publish(self, message: Message) -> int:
+        """Hand a message to the connection; the number that `on_delivered` gets.
+
+        If the connection is lost, `on_lost` is or was called and the message counts as undelivered.
+        """
+        properties = None
+        if self._v5 and message.correlation is not None:
+            properties = _properties(PacketTypes.PUBLISH)
+            properties.CorrelationData = message.correlation
+        return self._client.publish(message.topic, message.payload, _QOS, message.retain, properties).mid
+
+    def subscribe(self, topic_filter: str, *, retained: bool) -> None:
+        """Subscribe and wait for the broker's consent.
+
+        Args:
+            topic_filter: May hold wildcards.
+            retained: Whether stored messages are wanted. MQTT 3.1.1 sends them in any case.
+
+        Raises:
+            BrokerError: The broker refuses, or does not answer.
+        """
+        self._subscribed.clear()
+        if self._v5:
+            handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else _RETAIN_NEVER_SENT_ON_SUBSCRIBE
+            options = SubscribeOptions(_QOS, retainAsPublished=True, retainHandling=handling)
+            self._client.subscribe(topic_filter, options=options)
+        else:
+            self._client.subscribe(topic_filter, _QOS)
+        if not self._subscribed.wait(self._connection.connect_timeout_s):
+            self._subscribe_refusal = "no answer"
+        if self._subscribe_refusal is not None:
+            raise BrokerError(
+                f"Broker {self._connection.address} refused the subscription to '{topic_filter}': "
+                f"{self._subscribe_refusal}. Check the broker's access list.",
+                key="broker.subscription_refused",
+            )
+
+    def close(self) -> None:
+        """Disconnect cleanly, so that the broker drops the will. May be called more than once."""
+        self._closing = True
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _refusal(self) -> BrokerError:
+        address = self._connection.address
+        if self._connack is not None:
+            advice = "Check username, password and the broker's access list."
+            if "protocol" in self._connack.getName().lower():
+                advice = "Set protocol to the version that the broker speaks."
+            return BrokerError(
+                f"Broker {address} refused the connection: {self._connack.getName()}. {advice}", key="broker.refused"
+            )
+        what = (
+            "closed the connection without an answer"
+            if self._ended.is_set()
+            else f"did not answer within {self._connection.connect_timeout_s:.1f} s"
+        )
+        return BrokerError(
+            f"Broker {address} {what}. Check that it is an MQTT broker and speaks MQTT {self._connection.protocol}.",
+            key="broker.no_answer",
+        )
+
+    def _connected(
+        self, client: paho.Client, data: object, flags: object, reason: ReasonCode, properties: object
+    ) -> None:
+        self._connack = reason
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
+        self._answered.set()
+
+    def _disconnected(
+        self, client: paho.Client, data: object, flags: paho.DisconnectFlags, reason: ReasonCode, properties: object
+    ) -> None:
+        accepted = self._connack is not None and not self._connack.is_failure
+        first = not self._ended.is_set()
+        self._ended.set()
+        self._answered.set()
+        self._subscribe_refusal = "the connection ended"
+        self._subscribed.set()
+        if first and accepted and not self._closing:
+            why = reason.getName() if flags.is_disconnect_packet_from_server else "it was closed without a reason"
+            self._on_lost(f"Connection to broker {self._connection.address} ended: {why}.")
+
+    def _received(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        properties = message.properties
+        self._on_message(
+            Received(
+                topic,
+                bytes(message.payload),
+                message.retain,
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+            )
+        )
+
+    def _acknowledged_publication(
+        self, client: paho.Client, data: object, number: int, reason: ReasonCode, properties: object
+    ) -> None:
+        self._on_delivered(number, reason.getName() if reason.is_failure else None)
+
+    def _acknowledged_subscription(
+        self, client: paho.Client, data: object, number: int, reasons: list[ReasonCode], properties: object
+    ) -> None:
+        refused = [reason.getName() for reason in reasons if reason.is_failure]
+        self._subscribe_refusal = refused[0] if refused else None
+        self._subscribed.set()
+
+
+def _properties(packet_type: int) -> Properties:
+    return Properties(packet_type)  # type: ignore[no-untyped-call]
+
+
+def _tls_context(connection: Connection) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(connection.ca) if connection.ca else None)
+    if connection.cert is not None:
+        context.load_cert_chain(connection.cert, connection.key)
+    return context

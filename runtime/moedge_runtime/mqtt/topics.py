@@ -1,0 +1,114 @@
+"""Every topic that moedge publishes or listens to, and the rules that a topic has to keep."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_TOPIC_BYTES = 65535
+"""MQTT 5.0, section 1.5.4: a string's length is two bytes."""
+
+RESERVED_LEVELS = ("status", "info", "health", "request", "response")
+"""Levels below the device that are not cameras."""
+
+_IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topic tree of one device: `<base>/<device>/…`."""
+
+    base: str
+    device: str
+
+    @property
+    def root(self) -> str:
+        """`<base>/<device>`."""
+        return f"{self.base}/{self.device}"
+
+    @property
+    def status(self) -> str:
+        """Retained: online, stopped or offline; also the topic of the will."""
+        return f"{self.root}/status"
+
+    @property
+    def info(self) -> str:
+        """Retained: version, model, configuration."""
+        return f"{self.root}/info"
+
+    @property
+    def health(self) -> str:
+        """Retained: counters, once a minute."""
+        return f"{self.root}/health"
+
+    def camera_status(self, camera: str) -> str:
+        """Retained: online, offline or disabled."""
+        return f"{self.root}/{camera}/status"
+
+    def answer(self, camera: str) -> str:
+        """Every answer of a camera's watches, not retained."""
+        return f"{self.root}/{camera}/answer"
+
+    def last_answer(self, camera: str) -> str:
+        """Retained copy of the newest answer."""
+        return f"{self.root}/{camera}/answer/last"
+
+    @property
+    def requests(self) -> str:
+        """Filter that every request matches."""
+        return f"{self.root}/request/+"
+
+    def response(self, verb: str) -> str:
+        """Where a request is answered unless it names a response topic."""
+        return f"{self.root}/response/{verb}"
+
+    def verb(self, topic: str) -> str | None:
+        """The verb of a request's topic; None if it is no request to this device or no plain word."""
+        prefix = f"{self.root}/request/"
+        verb = topic.removeprefix(prefix)
+        return verb if topic.startswith(prefix) and _IDENTIFIER.fullmatch(verb) else None
+
+    def may_respond_on(self, topic: str) -> bool:
+        """Whether a request may send its response there: anywhere but to this device's own statements."""
+        own = topic == self.root or topic.startswith(f"{self.root}/")
+        return _fault(topic) is None and (not own or topic.startswith(f"{self.root}/response/"))
+
+
+def answer_filter(base: str, device: str = "+", camera: str = "+") -> str:
+    """Filter for the answers of some or all devices and cameras."""
+    return f"{base}/{device}/{camera}/answer"
+
+
+def check_base_topic(base: str) -> str:
+    """Return `base` if it can begin a topic.
+
+    Raises:
+        ValueError: It is empty, begins with $ or /, ends with /, or holds a wildcard.
+    """
+    if base.startswith(("/", "$")) or base.endswith("/") or _fault(base) is not None:
+        raise ValueError("a base topic has levels without + and #, no / at its ends and no $ in front")
+    return base
+
+
+def check_topic(topic: str) -> str:
+    """Return `topic` if a message may be published to it.
+
+    Raises:
+        ValueError: It is empty, too long, or contains +, # or a null character.
+    """
+    fault = _fault(topic)
+    if fault is not None:
+        raise ValueError(f"Nothing can be published to the topic {topic[:200]!r}: {fault}.")
+    return topic
+
+
+def _fault(topic: str) -> str | None:
+    if not topic:
+        return "it is empty"
+    if "+" in topic or "#" in topic:
+        return "+ and # are wildcards and belong into subscriptions only"
+    if "\0" in topic:
+        return "it contains a null character"
+    if len(topic.encode("utf-8", "surrogatepass")) > MAX_TOPIC_BYTES:
+        return f"it is longer than {MAX_TOPIC_BYTES:,} bytes"
+    return None

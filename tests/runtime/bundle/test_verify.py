@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+from moedge_runtime.bundle import Bundle, verify_bundle
+from moedge_runtime.errors import BundleError
+from runtime.bundle.sample import write_sample
+
+
+def test_an_untouched_bundle_verifies(tmp_path: Path) -> None:
+    read = 0
+
+    def count(nbytes: int) -> None:
+        nonlocal read
+        read += nbytes
+
+    bundle = Bundle.open(write_sample(tmp_path / "sample"))
+    verify_bundle(bundle, count)
+    assert read == sum(entry.nbytes for entry in bundle.manifest.files)
+
+
+def test_a_flipped_byte_in_any_file_is_found_and_named(tmp_path: Path) -> None:
+    bundle = Bundle.open(write_sample(tmp_path / "sample"))
+    for entry in bundle.manifest.files:
+        path = bundle.file(entry.path)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(BundleError) as error:
+            verify_bundle(bundle)
+        assert str(error.value) == (
+            f"Bundle '{bundle.path}' is damaged: SHA-256 differs from the manifest for '{entry.path}'. "
+            "Copy the bundle again."
+        )
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    verify_bundle(bundle)
+
+
+def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
+    bundle = Bundle.open(write_sample(tmp_path / "sample"))
+    for name in ("head.onnx", "vision.onnx"):
+        bundle.file(name).write_bytes(b"x" * len(name))
+    with pytest.raises(BundleError, match=r"'head\.onnx', 'vision\.onnx'"):
+        verify_bundle(bundle)

@@ -1,0 +1,172 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from fixtures_checkpoint import save_checkpoint
+from moedge_export.options import ExportOptions
+from moedge_export.pipeline import export_bundle
+from moedge_runtime.cli.ask import ask
+from moedge_runtime.errors import BundleError, CameraError, ConfigError
+from PIL import Image
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"on": {"type": "boolean"}},
+    "required": ["on"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("ask")
+    save_checkpoint(folder / "checkpoint")
+    export_bundle(folder / "checkpoint", folder / "bundle", ExportOptions(precision="fp32", form="paged"))
+    return str(folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("picture") / "x.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)).save(path)
+    return str(path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(ask, list(arguments), catch_exceptions=False)
+
+
+def test_the_answer_is_on_standard_output_and_timing_on_standard_error(bundle: str, picture: str) -> None:
+    result = run(bundle, "What is the reading?", "--image", picture, "--max-tokens", "8")
+    assert result.exit_code == 0
+    assert result.stdout.strip()
+    assert "(12 of images), answer 8 (length)" in result.stderr
+    assert "tokens/s" in result.stderr
+
+
+def test_streamed_printed_at_once_and_json_are_the_same_text(bundle: str, picture: str) -> None:
+    arguments = (bundle, "What is the reading?", "--image", picture, "--max-tokens", "12")
+    streamed = run(*arguments).stdout
+    assert run(*arguments, "--no-stream").stdout == streamed
+    answer = json.loads(run(*arguments, "--json").stdout)
+    assert answer["text"] + "\n" == streamed
+    assert answer["image_tokens"] == 12
+    assert answer["timing"]["total_ms"] > 0
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_schema_comes_inline_or_from_a_file(bundle: str, tmp_path: Path, as_file: bool) -> None:
+    schema = json.dumps(SCHEMA)
+    if as_file:
+        (tmp_path / "schema.json").write_text(schema)
+        schema = str(tmp_path / "schema.json")
+    answer = json.loads(run(bundle, "On?", "--json-schema", schema, "--json").stdout)
+    jsonschema.validate(answer["data"], SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ("{", "is not valid JSON"),
+        ("missing.json", "'missing.json' cannot be read: No such file"),
+    ],
+)
+def test_a_schema_that_cannot_be_read_is_a_usage_error(bundle: str, schema: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        run(bundle, "?", "--json-schema", schema)
+
+
+def test_reasoning_goes_to_standard_error(bundle: str) -> None:
+    arguments = (bundle, "?", "--thinking", "--thinking-budget", "6", "--max-tokens", "20")
+    answer = json.loads(run(*arguments, "--json").stdout)
+    assert answer["reasoning"]
+    shown = run(*arguments)
+    assert answer["reasoning"] in shown.stderr
+    assert shown.stdout.strip() == answer["text"].strip()
+
+
+def test_sampling_options_need_sample(bundle: str) -> None:
+    with pytest.raises(ConfigError, match=r"--temperature, --top-k changes how tokens are drawn and needs --sample"):
+        run(bundle, "?", "--temperature", "0.5", "--top-k", "3")
+    assert run(bundle, "?", "--sample", "--temperature", "0.5", "--seed", "3", "--max-tokens", "4").exit_code == 0
+
+
+def test_a_broken_picture_is_named(bundle: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"\xff\xd8 no picture")
+    with pytest.raises(CameraError, match=r"'.*x\.jpg' is not an image that can be read: its format is unknown"):
+        run(bundle, "?", "--image", str(path))
+
+
+def test_a_damaged_bundle_is_found_by_verify(bundle: str, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle, copy)
+    content = bytearray((copy / "experts.bin").read_bytes())
+    content[5] ^= 1
+    (copy / "experts.bin").write_bytes(content)
+    with pytest.raises(BundleError, match=r"'experts.bin'"):
+        run(str(copy), "?", "--verify")
+
+
+def test_errors_are_sentences_with_an_exit_code(bundle: str, tmp_path: Path) -> None:
+    def moedge(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "moedge_runtime", "ask", *arguments], capture_output=True, text=True, check=False
+        )
+
+    missing = moedge(str(tmp_path / "none"), "?")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr.startswith("moedge: '") and "is no moedge bundle" in missing.stderr
+    usage = moedge(bundle, "?", "--provider", "cuda")
+    assert usage.returncode == 2 and "Available: cpu." in usage.stderr
+
+
+def test_nothing_of_export_or_training_is_imported(bundle: str, picture: str) -> None:
+    program = f"""
+import sys
+from moedge_runtime.cli.main import moedge
+arguments = ["ask", {bundle!r}, "?", "--image", {picture!r}, "--max-tokens", "3", "--json-schema", '{{"type": "null"}}']
+moedge.main(arguments, standalone_mode=False)
+heavy = {{"torch", "transformers", "onnx", "optimum", "onnx_ir", "safetensors", "huggingface_hub", "scipy", "pandas"}}
+print(sorted(heavy & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_needs_no_onnxruntime() -> None:
+    program = """
+import sys
+from moedge_runtime.cli.main import moedge
+try:
+    moedge.main(["ask", "--help"])
+except SystemExit:
+    print([name for name in ("onnxruntime", "numpy", "tokenizers", "PIL") if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_ctrl_c_ends_the_answer_and_keeps_what_was_said(bundle: str) -> None:
+    command = [sys.executable, "-u", "-m", "moedge_runtime", "ask", bundle, "Go on.", "--max-tokens", "1900"]
+    schema = json.dumps({"type": "string", "minLength": 1800})
+    with subprocess.Popen(
+        [*command, "--json-schema", schema], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        first = os.read(process.stdout.fileno(), 1)
+        process.send_signal(signal.SIGINT)
+        rest, log = process.communicate(timeout=60)
+    assert first == b'"'
+    assert process.returncode == 130
+    assert b"(cancelled)" in log
+    assert rest.endswith(b"\n")

@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import pytest
+from moedge_runtime.config import load_config
+from moedge_runtime.errors import ConfigError
+
+GOOD = """\
+version: 1
+device: panel-01
+model: {bundle: bundles/tiny}
+mqtt: {url: "mqtt://broker:1884", username: panel, password: "${PASSWORD}"}
+cameras:
+  panel: {source: "file:panel.mp4"}
+watches:
+  - {name: level, camera: panel, question: How full, interval: 500ms}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "moedge.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text), environment or {})
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_a_good_file_is_typed_and_its_paths_are_absolute(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, GOOD), {"PASSWORD": "s3cret"})
+    assert config.model.bundle == tmp_path / "bundles/tiny"
+    assert config.cameras["panel"].source == f"file:{tmp_path}/panel.mp4"
+    assert config.watches[0].interval == 0.5
+    assert config.watches[0].max_tokens == 256
+    assert config.mqtt.password is not None
+    assert config.mqtt.password.get_secret_value() == "s3cret"
+
+
+def test_secrets_are_not_published(tmp_path: Path) -> None:
+    text = GOOD.replace('"file:panel.mp4"', '"rtsp://user:geheim@10.0.0.7:554/s1?x=1"')
+    public = str(load_config(write(tmp_path, text), {"PASSWORD": "s3cret"}).public())
+    assert "s3cret" not in public
+    assert "geheim" not in public
+    assert "rtsp://10.0.0.7:554/s1?x=1" in public
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one(tmp_path: Path) -> None:
+    text = GOOD.replace("question: How", "qestion: How")
+    assert refusal(tmp_path, text, {"PASSWORD": "x"}) == (
+        f"Configuration '{tmp_path}/moedge.yaml' has 2 errors:\n"
+        "  line 8: watches[0].qestion: unknown key. Did you mean 'question'?\n"
+        "  line 8: watches[0].question: this key is required"
+    )
+
+
+def test_an_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
+    text = GOOD + "log: {zzz: 1}\n"
+    assert "  line 9: log.zzz: unknown key; known are: level" in refusal(tmp_path, text, {"PASSWORD": "x"})
+
+
+def test_all_errors_are_reported_together_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = """\
+version: 1
+device: panel 01
+model: {bundle: x, threads: many}
+mqtt:
+  urll: mqtt://localhost
+  password: ${NOPE}
+cameras:
+  request: {source: panel.mp4}
+  b: {source: "file:x.mp4", loop: maybe}
+watches:
+  - name: a
+    camera: c
+    question: hi
+    interval: 5 parsecs
+    question: again
+  - {name: a, camera: b, question: "", json_schema: nope.json}
+"""
+    assert refusal(tmp_path, text).splitlines() == [
+        f"Configuration '{tmp_path}/moedge.yaml' has 15 errors:",
+        "  line 2: device: got 'panel 01'; use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -",
+        "  line 3: model.threads: got 'many'; should be a valid integer, unable to parse string as an integer",
+        "  line 4: mqtt: give exactly one of url (a broker that runs) and embedded (one started here)",
+        "  line 5: mqtt.urll: unknown key. Did you mean 'url'?",
+        "  line 6: mqtt.password: a password needs a username",
+        "  line 6: mqtt.password: the environment variable NOPE is not set; set it before moedge starts",
+        "  line 8: cameras.request: got 'request'; 'request' is a topic of the device itself; choose another name",
+        "  line 8: cameras.request.source: got 'panel.mp4'; write a scheme and what it reads, for example "
+        "file:panel.mp4 or folder:frames",
+        "  line 9: cameras.b.loop: got 'maybe'; should be a valid boolean, unable to interpret input",
+        "  line 12: watches[0].camera: there is no camera 'c'; known are: request, b",
+        "  line 14: watches[0].interval: got '5 parsecs'; write seconds as a number, or a number with ms, s, m or h, "
+        "for example 5s",
+        "  line 15: watches[0].question: the key is given twice, here and in line 13",
+        f"  line 16: watches[1].json_schema: got 'nope.json'; the JSON Schema '{tmp_path}/nope.json' cannot be read "
+        "(No such file or directory)",
+        "  line 16: watches[1].name: 'a' is also the name of watches[0]",
+        "  line 16: watches[1].question: got ''; String should have at least 1 character",
+    ]
+
+
+def test_a_wrong_password_is_never_shown(tmp_path: Path) -> None:
+    text = GOOD.replace('"${PASSWORD}"', "[s3cret]")
+    assert "s3cret" not in refusal(tmp_path, text)
+
+
+def test_another_version_is_refused_before_anything_else(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "version: 2\nnew_key: 1\n") == (
+        f"Configuration '{tmp_path}/moedge.yaml' has version 2; this moedge reads version 1. "
+        "Upgrade moedge, or write the file for version 1."
+    )
+
+
+def test_a_missing_file_and_a_file_that_is_no_yaml_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "no.yaml")
+    assert str(caught.value) == (
+        f"Configuration '{tmp_path}/no.yaml' cannot be read (No such file or directory). "
+        "Give an existing file with --config."
+    )
+    assert "is not valid YAML: " in refusal(tmp_path, "a: [")
+    assert "holds no keys" in refusal(tmp_path, "")
+    assert "holds no keys" in refusal(tmp_path, "- 1")
+
+
+@pytest.mark.parametrize(
+    ("mqtt", "problem"),
+    [
+        ("{}", "mqtt: give exactly one of url"),
+        ("{url: mqtt://a, embedded: true}", "mqtt: give exactly one of url"),
+        ("{url: http://a}", "a broker's url starts with mqtt:// or mqtts://"),
+        ("{url: mqtt://u:p@a}", "a broker's url holds no user or password"),
+        ("{url: mqtt://a:99999}", "a broker's port is a number from 1 to 65535"),
+        ("{url: mqtt://a, cert: moedge.yaml}", "mqtt: cert and key belong together"),
+        ("{url: mqtt://a, ca: moedge.yaml}", "ca, cert and key need an mqtts:// url"),
+        ("{url: mqtt://a, ca: no.pem}", "there is no file"),
+        ("{embedded: true, username: u}", "the embedded broker knows no users"),
+        ("{embedded: true, base_topic: a/#}", "a base topic has levels without + and #"),
+        ("{embedded: {port: 0}}", "mqtt.embedded.port: got 0"),
+        ("{embedded: {prot: 1}}", "mqtt.embedded.prot: unknown key. Did you mean 'port'?"),
+        ("{embedded: true, keepalive: 1s}", "mqtt.keepalive: got '1s'"),
+    ],
+)
+def test_rules_of_the_mqtt_section(tmp_path: Path, mqtt: str, problem: str) -> None:
+    text = f"version: 1\ndevice: a\nmodel: {{bundle: x}}\nmqtt: {mqtt}\ncameras: {{c: {{source: 'file:x'}}}}\n"
+    assert problem in refusal(tmp_path, text)
+
+
+def test_an_embedded_broker_is_a_switch_or_an_address(tmp_path: Path) -> None:
+    text = "version: 1\ndevice: a\nmodel: {bundle: x}\nmqtt: {embedded: %s}\ncameras: {c: {source: 'file:x'}}\n"
+    on = load_config(write(tmp_path, text % "true")).mqtt.embedded
+    assert on is not None
+    assert (on.host, on.port) == ("127.0.0.1", 1883)
+    other = load_config(write(tmp_path, text % "{port: 1999}")).mqtt.embedded
+    assert other is not None
+    assert other.port == 1999
+
+
+def test_a_json_schema_is_written_in_place_or_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "level.json").write_text('{"type": "object"}')
+    in_file = GOOD.replace("interval: 500ms", "json_schema: level.json")
+    in_place = GOOD.replace("interval: 500ms", "json_schema: {type: object}")
+    for text in (in_file, in_place):
+        config = load_config(write(tmp_path, text), {"PASSWORD": "x"})
+        assert config.watches[0].json_schema == {"type": "object"}
+
+
+def test_a_loop_that_is_to_end_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("mp4", "mp4'").replace('"file', "'file").replace("mp4'\"", "mp4', loop: true")
+    assert "cameras.panel.loop: with exit_when_done a camera that loops never ends" in refusal(
+        tmp_path, text + "exit_when_done: true\n", {"PASSWORD": "x"}
+    )

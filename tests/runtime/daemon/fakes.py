@@ -1,0 +1,92 @@
+"""A fake answerer that says it is one, and configurations for tests."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.config import Config, ModelConfig, load_config
+from moedge_runtime.daemon.answerer import Question, Reply
+from moedge_runtime.errors import RequestError
+from runtime.camera.videos import number_of
+
+log = logging.getLogger(__name__)
+
+
+class FakeAnswerer:
+    """Reads the frame's number from its brightness instead of running a model, and says so.
+
+    Questions that begin with a word in capitals make it misbehave: FAIL and CRASH raise, HANG waits until cancelled,
+    GATE waits until `gate` is set.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.gate = threading.Event()
+        self.hanging = threading.Event()
+
+    @classmethod
+    def open(cls, bundle: Bundle, config: ModelConfig) -> FakeAnswerer:
+        return cls()
+
+    def ask(self, question: Question, image: np.ndarray, should_stop: Callable[[], bool]) -> Reply:
+        number = number_of(image)
+        self.asked.append((question.text, number))
+        word = question.text.split()[0]
+        if word == "FAIL":
+            raise RequestError("This fake refuses the question.", key="request.fake")
+        if word == "CRASH":
+            raise ZeroDivisionError("this fake has a fault")
+        if word == "GATE":
+            log.info("The gate is closed.")
+            assert self.gate.wait(20)
+        if word == "HANG":
+            self.hanging.set()
+            tick = threading.Event()
+            while not should_stop():
+                tick.wait(0.01)
+            return reply("half an ans", "cancelled")
+        return reply(f"fake answer: frame {number}", "stop", {"frame": number} if question.json_schema else None)
+
+
+def reply(text: str, finish_reason: Any, data: Any = None) -> Reply:
+    return Reply(
+        text=text,
+        reasoning="fake reasoning",
+        data=data,
+        finish_reason=finish_reason,
+        vision_s=0.001,
+        prefill_s=0.002,
+        decode_s=0.003,
+        decode_tok_s=10.0,
+        prompt_tokens=20,
+        image_tokens=12,
+        cached_tokens=4,
+        answer_tokens=5,
+        reasoning_tokens=0,
+    )
+
+
+def write_config(directory: Path, bundle: Path, port: int, **changes: Any) -> Path:
+    """A moedge.yaml for device d with the broker at `port`; `changes` replace whole sections."""
+    sections: dict[str, Any] = {
+        "version": 1,
+        "device": "d",
+        "model": {"bundle": str(bundle)},
+        "mqtt": {"url": f"mqtt://127.0.0.1:{port}", "base_topic": "t"},
+        "cameras": {"panel": {"source": "file:panel.mp4"}},
+        "watches": [{"name": "number", "camera": "panel", "question": "Which frame?", "interval": 1}],
+    }
+    path = directory / "moedge.yaml"
+    path.write_text(yaml.safe_dump(sections | changes, sort_keys=False))
+    return path
+
+
+def config_for(directory: Path, bundle: Path, port: int, **changes: Any) -> Config:
+    return load_config(write_config(directory, bundle, port, **changes))

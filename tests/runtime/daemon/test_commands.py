@@ -1,0 +1,106 @@
+"""`moedge run` and `moedge watch` from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from moedge_runtime.cli.main import main
+from moedge_runtime.cli.watch import line_of, watch
+from moedge_runtime.mqtt.address import BrokerAddress
+from moedge_runtime.mqtt.message import Received
+from runtime.daemon.fakes import write_config
+from runtime.mqtt.brokers import free_port
+from runtime.mqtt.examples import ANSWER, EXAMPLES
+from runtime.mqtt.listener import Listener
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, capsys.readouterr().err.strip()
+
+
+def test_check_says_what_would_run(place: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(place, bundle, 1883)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--config", str(path), "--check"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == (
+        f"{path} is valid: device 'd', 1 cameras, 1 watches, model sample (paged), broker mqtt://127.0.0.1:1883.\n"
+    )
+
+
+def test_check_refuses_an_unknown_key_with_code_2(
+    place: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(place, bundle, 1883, logging={"level": "info"})
+    assert failure(capsys, "run", "--config", str(path), "--check") == (
+        2,
+        f"moedge: Configuration '{path}' has 1 error:\n  line 16: logging: unknown key. Did you mean 'log'?",
+    )
+
+
+def test_run_refuses_a_missing_bundle_with_code_1(
+    place: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(place, place / "no-bundle", 1883)
+    assert failure(capsys, "run", "-c", str(path)) == (
+        1,
+        f"moedge: '{place}/no-bundle' is no moedge bundle: it has no manifest.json. "
+        "Give the directory that `moedge export` wrote.",
+    )
+
+
+def test_watch_tells_that_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    assert failure(capsys, "watch", "--url", f"mqtt://127.0.0.1:{port}") == (
+        1,
+        f"moedge: Broker mqtt://127.0.0.1:{port} cannot be reached: Connection refused. "
+        "Check that it runs, its address and its port.",
+    )
+    assert failure(capsys, "watch", "--url", "http://x")[0] == 2
+
+
+def test_watch_prints_answers_as_they_came(broker: BrokerAddress) -> None:
+    arguments = ["watch", "--url", str(broker), "--base", "t", "--json", "--count", "2"]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", "from moedge_runtime.cli.main import main; main()", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as command,
+        Listener(broker, "t/ready") as publisher,
+    ):
+        publisher.publish("t/d/panel/answer", ANSWER.encode(), retain=True)
+        publisher.publish("t/d/gate/answer", EXAMPLES["answer_error"].encode(), retain=True)
+        output, _ = command.communicate(timeout=20)
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert sorted(line["status"] for line in lines) == ["error", "ok"]
+    assert command.returncode == 0
+
+
+def test_watch_filters_by_device_and_camera(broker: BrokerAddress) -> None:
+    with Listener(broker, "t/ready") as publisher:
+        for camera in ("gate", "panel"):
+            answer = ANSWER.model_copy(update={"camera": camera})
+            publisher.publish(f"t/d/{camera}/answer", answer.encode(), retain=True)
+    result = CliRunner().invoke(
+        watch, ["--url", str(broker), "--base", "t", "--device", "d", "--camera", "gate", "--count", "1"]
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout == '08:15:34 gate/level {"reading": "42.5", "red": false} 4.5 s\n'
+
+
+def test_a_line_is_compact_and_cannot_take_over_the_terminal() -> None:
+    hostile = ANSWER.model_copy(update={"data": None, "text": "all\nwell\x1b[2Jhidden"})
+    line = line_of(Received("t/d/panel/answer", hostile.encode()))
+    assert "all well [2Jhidden" in line
+    assert "\n" not in line
+    for payload in (b"\xff", b"[]", b"{}", b'{"answered_at": 1}'):
+        assert "is no answer of moedge" in line_of(Received("t/x/y/answer", payload))

@@ -1,0 +1,106 @@
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moedge_runtime.camera import Frame
+from moedge_runtime.daemon.answerer import Question
+from moedge_runtime.daemon.schedule import MAX_WAITING_REQUESTS, Agenda, Interval, Job
+from moedge_runtime.errors import RequestError
+
+
+def job(watch: str | None, index: int = 0, camera: str = "c") -> Job:
+    frame = Frame(np.zeros((1, 1, 3), np.uint8), datetime.now(timezone.utc), 0.0, index, 0.0)
+    return Job(camera, watch, Question("?"), frame, False, lambda job, result: None)
+
+
+def order(agenda: Agenda) -> list[tuple[str | None, int]]:
+    taken = []
+    while (next_job := agenda.next()) is not None:
+        taken.append((next_job.watch, next_job.frame.index))
+        agenda.finished()
+    return taken
+
+
+@given(
+    rate=st.sampled_from([1, 5, 10, 12.5, 15, 24, 25, 29.97, 30, 60]),
+    interval=st.sampled_from([0.1, 0.5, 1, 2, 3, 5, 7.3]),
+    start=st.sampled_from([0.0, 0.04, 1e5]),
+)
+def test_a_minute_of_video_has_the_same_number_of_answers_at_any_frame_rate(
+    rate: float, interval: float, start: float
+) -> None:
+    if 1 / rate > interval:
+        return
+    timer = Interval(interval)
+    due = sum(timer.due(start + index / rate) for index in range(round(60 * rate)))
+    assert due == len([step for step in range(601) if step * interval < 60 - 1 / rate + 1e-6])
+
+
+def test_a_minute_at_two_seconds_is_thirty() -> None:
+    timer = Interval(2.0)
+    assert sum(timer.due(index / 25) for index in range(1500)) == 30
+
+
+def test_a_gap_in_the_frames_does_not_shift_the_grid() -> None:
+    timer = Interval(1.0)
+    assert [time for time in (0.0, 0.5, 1.0, 3.4, 3.9, 4.0, 4.5, 5.0) if timer.due(time)] == [0.0, 1.0, 3.4, 4.0, 5.0]
+
+
+def test_an_interval_of_zero_is_every_frame() -> None:
+    timer = Interval(0.0)
+    assert all(timer.due(time) for time in (0.0, 0.0, 0.01))
+
+
+def test_requests_go_first_and_watches_by_waiting_time() -> None:
+    agenda = Agenda()
+    agenda.add_watches([job("a"), job("b")])
+    agenda.add_request(job(None, 1))
+    agenda.add_request(job(None, 2))
+    assert order(agenda) == [(None, 1), (None, 2), ("a", 0), ("b", 0)]
+
+
+def test_a_newer_frame_takes_the_place_of_the_waiting_one() -> None:
+    agenda = Agenda()
+    agenda.add_watches([job("a", 1), job("b", 1)])
+    replaced = agenda.add_watches([job("a", 2)])
+    assert [(old.watch, old.frame.index) for old in replaced] == [("a", 1)]
+    assert order(agenda) == [("a", 2), ("b", 1)], "a busy watch does not lose its turn to a quieter one"
+
+
+def test_one_slow_model_serves_all_watches_in_turn() -> None:
+    agenda, served = Agenda(), []
+    for index in range(30):
+        agenda.add_watches([job(watch, index) for watch in ("a", "b", "c")])
+        taken = agenda.next()
+        assert taken is not None
+        served.append(taken.watch)
+        agenda.finished()
+    assert served == ["a", "b", "c"] * 10
+
+
+def test_too_many_requests_are_refused() -> None:
+    agenda = Agenda()
+    for _ in range(MAX_WAITING_REQUESTS):
+        agenda.add_request(job(None))
+    with pytest.raises(RequestError) as caught:
+        agenda.add_request(job(None))
+    assert str(caught.value) == "8 requests are waiting for the model already. Ask again later."
+
+
+def test_a_camera_is_busy_while_its_watch_waits_or_runs_but_not_for_a_request() -> None:
+    agenda = Agenda()
+    agenda.add_request(job(None))
+    assert not agenda.busy_with("c")
+    assert agenda.busy_with()
+    assert agenda.next() is not None
+    assert not agenda.busy_with("c")
+    agenda.finished()
+    agenda.add_watches([job("a")])
+    assert agenda.busy_with("c")
+    assert not agenda.busy_with("other")
+    agenda.next()
+    assert agenda.busy_with("c")
+    agenda.finished()
+    assert not agenda.busy_with()

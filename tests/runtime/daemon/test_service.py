@@ -1,0 +1,337 @@
+"""The daemon in this process with real brokers, real videos and a fake model."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moedge_runtime.config.schema import config_schema
+from moedge_runtime.daemon import service
+from moedge_runtime.daemon.service import Daemon
+from moedge_runtime.errors import BundleError, CameraError
+from moedge_runtime.mqtt.address import BrokerAddress
+from runtime.bundle.sample import write_sample
+from runtime.camera.videos import write_video
+from runtime.daemon.fakes import FakeAnswerer, config_for
+from runtime.mqtt.listener import Listener
+
+Run = Callable[..., Any]
+
+
+@contextmanager
+def running(place: Path, bundle: Path, broker: BrokerAddress, **changes: Any) -> Iterator[FakeAnswerer]:
+    """A daemon that runs until the block ends, and ends with 0."""
+    answerer = FakeAnswerer()
+    daemon = Daemon(config_for(place, bundle, broker.port, **changes), lambda bundle, config: answerer)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(daemon.run()))
+    thread.start()
+    try:
+        yield answerer
+    finally:
+        answerer.gate.set()
+        daemon.request_stop()
+        thread.join(30)
+    assert codes == [0]
+
+
+def finished(place: Path, bundle: Path, broker: BrokerAddress, **changes: Any) -> tuple[int, FakeAnswerer]:
+    """A daemon that runs until its cameras have ended."""
+    answerer = FakeAnswerer()
+    config = config_for(place, bundle, broker.port, **changes)
+    return Daemon(config, lambda bundle, config: answerer, exit_when_done=True).run(), answerer
+
+
+def answers(listener: Listener, camera: str = "panel") -> list[dict[str, Any]]:
+    return [json.loads(payload) for payload in listener.on(f"t/d/{camera}/answer")]
+
+
+def test_a_clip_gets_exactly_its_answers_and_the_daemon_ends(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    write_video(place / "panel.mp4", frames=600, fps=10)
+    watches = [
+        {"name": "number", "camera": "panel", "question": "Which frame?", "interval": 2},
+        {
+            "name": "json",
+            "camera": "panel",
+            "question": "As JSON?",
+            "interval": "20s",
+            "json_schema": {"type": "object"},
+        },
+    ]
+    with Listener(broker, "t/#") as listener:
+        code, _ = finished(place, bundle, broker, watches=watches)
+        listener.message("t/d/status", "stopped")
+    assert code == 0
+    by_watch = {name: [item for item in answers(listener) if item["watch"] == name] for name in ("number", "json")}
+    assert [item["frame"]["index"] for item in by_watch["number"]] == list(range(0, 600, 20))
+    assert [item["text"] for item in by_watch["number"]] == [f"fake answer: frame {i % 36}" for i in range(0, 600, 20)]
+    assert [item["data"] for item in by_watch["json"]] == [{"frame": i % 36} for i in range(0, 600, 200)]
+    assert sorted(item["id"] for item in answers(listener)) == [item["id"] for item in answers(listener)]
+    health = json.loads(listener.on("t/d/health")[-1])
+    assert health["watches"]["number"] == {"due": 30, "answered": 30, "failed": 0, "skipped": 0}
+    assert health["cameras"]["panel"]["frames"] == 600
+
+
+def test_the_order_of_what_is_said(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    with Listener(broker, "t/#") as listener:
+        finished(place, bundle, broker)
+        listener.message("t/d/status", "stopped")
+    said = [(item.topic, item.payload) for item in listener.messages if not item.retain]
+    topics = [topic for topic, _ in said]
+    assert topics[:3] == ["t/d/status", "t/d/info", "t/d/panel/status"]
+    assert said[0][1] == b'{"state":"online"}'
+    assert said[-1] == ("t/d/status", b'{"state":"stopped"}')
+    cameras = [json.loads(payload) for topic, payload in said if topic == "t/d/panel/status"]
+    assert [(item["state"], (item["reason"] or {}).get("key")) for item in cameras][-1] == ("offline", "camera.ended")
+    assert topics.count("t/d/panel/answer") == 4
+
+
+def test_info_is_retained_and_names_model_and_configuration(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    finished(place, bundle, broker)
+    with Listener(broker, "t/d/#") as late:
+        info = late.json("t/d/info")
+        assert late.message("t/d/info").retain
+        assert late.json("t/d/panel/answer/last")["text"] == "fake answer: frame 30"
+        assert late.json("t/d/status") == {"state": "stopped"}
+    assert info["model"]["bundle"] == "sample"
+    assert info["model"]["precision"] == "int4"
+    assert len(info["model"]["manifest_sha256"]) == 64
+    assert info["config"]["device"] == "d"
+    assert info["config_schema"] == json.loads(json.dumps(config_schema()))
+
+
+def test_questions_are_answered_with_their_transaction(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    with Listener(broker, "t/d/response/#", "inbox/#", "t/d/panel/status") as asker, running(place, bundle, broker):
+        asker.message("t/d/panel/status", "camera.ended")
+        asker.publish("t/d/request/ask", '{"question": "Now?", "transaction": "a-1", "reasoning": true}')
+        response = asker.json("t/d/response/ask", "a-1")
+        assert (response["status"], response["transaction"]) == ("ok", "a-1")
+        answer = response["data"]
+        assert (answer["text"], answer["watch"], answer["camera"]) == ("fake answer: frame 3", None, "panel")
+        assert answer["frame"]["index"] == 39, "the newest frame"
+        assert answer["reasoning"] == "fake reasoning"
+        asker.publish("t/d/request/ask", b'{"question": "Now?"}', response_topic="inbox/me", correlation=b"\x01\xff")
+        reply = asker.message("inbox/me")
+        assert reply.properties.CorrelationData == b"\x01\xff"
+        assert json.loads(reply.payload)["data"]["question"] == "Now?"
+        for verb in ("health", "info", "config"):
+            asker.publish(f"t/d/request/{verb}", json.dumps({"transaction": verb}))
+            response = asker.json(f"t/d/response/{verb}")
+            assert (response["status"], response["transaction"]) == ("ok", verb)
+
+
+@pytest.mark.parametrize(
+    ("verb", "payload", "key"),
+    [
+        ("ask", b"{", "request.invalid_json"),
+        ("ask", b"\xff\xfe", "request.invalid_json"),
+        ("ask", b"[" * 50_000, "request.invalid_json"),
+        ("ask", b"x" * 100_000, "request.too_large"),
+        ("ask", b'{"question": "?", "sudo": 1}', "request.invalid"),
+        ("ask", b'{"question": "?", "camera": "attic"}', "request.camera_unknown"),
+        ("ask", b'{"question": "FAIL"}', "request.fake"),
+        ("ask", b'{"question": "CRASH"}', "internal"),
+        ("reboot", b"{}", "request.unknown_verb"),
+    ],
+)
+def test_hostile_requests_get_an_error_and_do_no_harm(hostile: Listener, verb: str, payload: bytes, key: str) -> None:
+    hostile.clear()
+    hostile.publish(f"hostile/h/request/{verb}", payload)
+    response = hostile.json(f"hostile/h/response/{verb}")
+    assert (response["status"], response["error"]["key"], response["data"]) == ("error", key, None)
+    hostile.clear()
+    hostile.publish("hostile/h/request/ask", b'{"question": "Still there?"}')
+    assert hostile.json("hostile/h/response/ask")["status"] == "ok"
+
+
+@pytest.fixture(scope="module")
+def hostile(broker: BrokerAddress, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    place = tmp_path_factory.mktemp("hostile")
+    write_video(place / "panel.mp4", frames=5)
+    with (
+        Listener(broker, "hostile/h/#") as listener,
+        running(
+            place,
+            bundle,
+            broker,
+            device="h",
+            mqtt={"url": str(broker), "base_topic": "hostile"},
+        ),
+    ):
+        listener.message("hostile/h/panel/status", "camera.ended")
+        yield listener
+
+
+def test_a_response_topic_cannot_forge_a_statement_of_the_device(hostile: Listener) -> None:
+    hostile.clear()
+    hostile.publish("hostile/h/request/health", b'{"transaction": 5}', response_topic="hostile/h/panel/answer")
+    response = hostile.json("hostile/h/response/health")
+    assert (response["error"]["key"], response["transaction"]) == ("request.response_topic", 5)
+    assert hostile.on("hostile/h/panel/answer") == []
+
+
+def test_a_retained_request_is_not_executed(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    with Listener(broker, "t/#") as listener:
+        listener.publish("t/d/request/ask", b'{"question": "Stored?"}', retain=True)
+        _, answerer = finished(place, bundle, broker)
+        listener.message("t/d/status", "stopped")
+        listener.publish("t/d/request/ask", b"", retain=True)
+        assert listener.on("t/d/response/ask") == []
+    assert {question for question, _ in answerer.asked} == {"Which frame?"}
+
+
+def test_a_request_goes_before_waiting_watches_and_cancels_nothing(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    watches = [
+        {"name": name, "camera": "panel", "question": question, "interval": 3600}
+        for name, question in (("first", "GATE first"), ("second", "second"))
+    ]
+    with (
+        Listener(broker, "t/d/#") as listener,
+        running(place, bundle, broker, watches=watches) as answerer,
+    ):
+        listener.message("t/d/panel/status", "online")
+        listener.publish("t/d/request/ask", b'{"question": "urgent", "transaction": 1}')
+        listener.publish("t/d/request/health", b'{"transaction": 2}')
+        assert listener.json("t/d/response/health")["data"]["requests_waiting"] == 1
+        answerer.gate.set()
+        listener.wait(lambda messages: len(answers(listener)) == 2, "both watches")
+        listener.message("t/d/response/ask")
+    assert [question for question, _ in answerer.asked] == ["GATE first", "urgent", "second"]
+    assert all(item["status"] == "ok" for item in answers(listener))
+
+
+def test_an_error_of_one_question_is_an_answer_and_the_next_goes_on(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    watches = [
+        {"name": name, "camera": "panel", "question": question, "interval": 2}
+        for name, question in (("bad", "FAIL always"), ("worse", "CRASH always"), ("good", "Which frame?"))
+    ]
+    with Listener(broker, "t/#") as listener:
+        finished(place, bundle, broker, watches=watches)
+        listener.message("t/d/status", "stopped")
+    results = [(item["watch"], item["status"], (item["error"] or {}).get("key")) for item in answers(listener)]
+    once = [("bad", "error", "request.fake"), ("worse", "error", "internal"), ("good", "ok", None)]
+    assert results == once * 2
+
+
+def test_one_broken_camera_leaves_the_others_and_the_exit_code_tells(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    (place / "broken.mp4").write_bytes(b"no video")
+    write_video(place / "cut.mp4", frames=40, faststart=True)
+    (place / "cut.mp4").write_bytes((place / "cut.mp4").read_bytes()[:-1500])
+    cameras = {name: {"source": f"file:{name}.mp4"} for name in ("panel", "broken", "cut")}
+    cameras["off"] = {"source": "file:no.mp4", "enabled": False}
+    watches = [
+        {"name": name, "camera": name, "question": "Which frame?", "interval": "every_frame"}
+        for name in ("panel", "broken", "cut")
+    ]
+    with Listener(broker, "t/#") as listener:
+        code, _ = finished(place, bundle, broker, cameras=cameras, watches=watches)
+        listener.message("t/d/status", "stopped")
+    assert code == 1
+    states = {name: json.loads(listener.on(f"t/d/{name}/status")[-1]) for name in (*cameras,)}
+    assert states["broken"]["reason"] == {
+        "key": "camera.unreadable",
+        "message": f"Video '{place}/broken.mp4' cannot be opened: Invalid data found when processing input. "
+        "Give a file that FFmpeg can read.",
+    }
+    assert states["cut"]["reason"]["key"] in ("camera.truncated", "camera.damaged")
+    assert states["off"] == {"state": "disabled", "reason": None}
+    assert len(answers(listener)) == 40
+    assert 0 < len(answers(listener, "cut")) < 40
+
+
+def test_a_realtime_camera_keeps_only_its_newest_frame_for_a_slow_model(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    write_video(place / "panel.mp4", frames=30, fps=60)
+    cameras = {"panel": {"source": "file:panel.mp4", "realtime": True}}
+    watches = [{"name": "slow", "camera": "panel", "question": "GATE", "interval": "every_frame"}]
+    with (
+        Listener(broker, "t/d/#") as listener,
+        running(place, bundle, broker, cameras=cameras, watches=watches) as answerer,
+    ):
+        listener.message("t/d/panel/status", "online")
+
+        for _ in range(500):
+            listener.clear()
+            listener.publish("t/d/request/health", b"{}")
+            if listener.json("t/d/response/health")["data"]["cameras"]["panel"]["frames"] == 30:
+                break
+        answerer.gate.set()
+        listener.wait(lambda messages: len(answers(listener)) == 2, "two answers")
+        listener.clear()
+        listener.publish("t/d/request/health", b"{}")
+        counts = listener.json("t/d/response/health")["data"]["watches"]["slow"]
+    assert [number for _, number in answerer.asked] == [0, 29]
+    assert counts == {"due": 30, "answered": 2, "failed": 0, "skipped": 28}
+
+
+def test_a_hanging_answer_is_cancelled_and_not_half_published(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    watches = [{"name": "hang", "camera": "panel", "question": "HANG", "interval": 1}]
+    with Listener(broker, "t/d/#") as listener:
+        with running(place, bundle, broker, watches=watches) as answerer:
+            assert answerer.hanging.wait(20)
+            listener.message("t/d/status", "online")
+            listener.publish("t/d/request/ask", b'{"question": "waiting"}')
+            listener.publish("t/d/request/health", b"{}")
+            listener.message("t/d/response/health")
+        listener.message("t/d/status", "stopped")
+        assert answers(listener) == []
+        assert listener.json("t/d/response/ask")["error"]["key"] == "request.stopping"
+
+
+def test_a_model_that_does_not_notice_the_end_does_not_keep_the_daemon_from_saying_stopped(
+    place: Path, bundle: Path, broker: BrokerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "FINISH_S", 0.05)
+    monkeypatch.setattr(service, "CANCEL_S", 0.05)
+    answerer = FakeAnswerer()
+    watches = [{"name": "gate", "camera": "panel", "question": "GATE", "interval": 1}]
+    daemon = Daemon(config_for(place, bundle, broker.port, watches=watches), lambda bundle, config: answerer)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(daemon.run()))
+    with Listener(broker, "t/d/#") as listener:
+        thread.start()
+        listener.message("t/d/panel/status", "online")
+        daemon.request_stop()
+        thread.join(30)
+        listener.message("t/d/status", "stopped")
+        answerer.gate.set()
+        assert answers(listener) == []
+    assert codes == [0]
+    assert daemon.stuck, "the process has to be ended without the model's thread"
+
+
+def test_health_comes_at_its_interval(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    with Listener(broker, "t/d/health") as listener, running(place, bundle, broker, health={"interval": "50ms"}):
+        listener.wait(lambda messages: len(messages) >= 4, "four health messages")
+    health = json.loads(listener.messages[-1].payload)
+    assert health["mqtt"]["connected"] is True
+    assert health["rss_bytes"] > 1 << 20
+
+
+def test_a_damaged_bundle_ends_the_daemon_before_any_camera_is_opened(tmp_path: Path, broker: BrokerAddress) -> None:
+    damaged = write_sample(tmp_path / "damaged")
+    (damaged / "head.onnx").write_bytes(b"HEAD.onnx")
+    with Listener(broker, "t/#") as listener:
+        listener.clear()
+        with pytest.raises(BundleError, match=r"SHA-256 differs from the manifest for 'head\.onnx'"):
+            finished(tmp_path, damaged, broker)
+        assert [item for item in listener.messages if not item.retain] == []
+    with pytest.raises(BundleError, match=r"is no moedge bundle: it has no manifest\.json"):
+        finished(tmp_path, tmp_path / "nothing", broker)
+
+
+def test_an_unknown_scheme_ends_the_daemon_at_once(tmp_path: Path, bundle: Path, broker: BrokerAddress) -> None:
+    with pytest.raises(CameraError, match="Known are file:, folder:"):
+        finished(tmp_path, bundle, broker, cameras={"panel": {"source": "gopher:x"}})

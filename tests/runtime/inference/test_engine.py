@@ -1,0 +1,245 @@
+import dataclasses
+import json
+import threading
+
+import jsonschema
+import numpy as np
+import pytest
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.errors import BundleError, ConfigError, RequestError
+from moedge_runtime.inference import AskRequest, Engine, EngineOptions, Sampling
+from runtime.inference.reference import Reference
+from runtime.inference.test_constraint import PANEL
+from runtime.inference.test_image_processor import picture
+
+PICTURES = [picture(90, 130, 0), picture(200, 300, 1), picture(64, 400, 2), picture(500, 260, 3)]
+REQUESTS = {
+    "text only": AskRequest("What is the reading?", max_new_tokens=24),
+    "one image": AskRequest("What is the reading?", images=PICTURES[:1], max_new_tokens=24),
+    "image first": AskRequest("Which lamps are lit?", images=PICTURES[1:2], image_first=True, max_new_tokens=24),
+    "system prompt": AskRequest("?", images=PICTURES[3:], system="You read panels.", max_new_tokens=24),
+    "three images": AskRequest("Compare them.", images=PICTURES[:3], max_new_tokens=24),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint):
+    return Reference(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def engine(paged):
+    with Engine.open(paged) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def inline_engine(inline):
+    with Engine.open(inline) as engine:
+        yield engine
+
+
+class Recorded:
+    """An engine's decoder that remembers the logits of every step."""
+
+    def __init__(self, engine):
+        self.engine, self.decoder, self.logits = engine, engine._decoder, []
+        self.cache = self.decoder.cache
+
+    def __enter__(self):
+        self.engine._decoder = self
+        return self
+
+    def __exit__(self, *_):
+        self.engine._decoder = self.decoder
+
+    def forward(self, tokens, should_stop=None):
+        self.logits.append(self.decoder.forward(tokens, should_stop))
+        return self.logits[-1]
+
+
+@pytest.mark.parametrize("form", ["paged", "inline"])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_greedy_answers_equal_transformers(form, name, engine, inline_engine, reference):
+    request = REQUESTS[name]
+    tokens, text = reference.generate(request)
+    tested = engine if form == "paged" else inline_engine
+    with Recorded(tested) as recorded:
+        answer = tested.ask(request)
+    assert [int(np.argmax(logits)) for logits in recorded.logits[: len(tokens)]] == tokens[: len(recorded.logits)]
+    assert answer.text == text
+    assert answer.prompt_tokens == reference.inputs(request)["input_ids"].shape[1]
+    np.testing.assert_allclose(recorded.logits[0], reference.logits(request), atol=2e-3)
+
+
+def test_paged_and_inline_with_the_same_numbers_say_the_same(paged_int4, inline_int4):
+    with Engine.open(paged_int4) as one, Engine.open(inline_int4) as other:
+        for request in REQUESTS.values():
+            with Recorded(one) as first, Recorded(other) as second:
+                one.ask(dataclasses.replace(request, max_new_tokens=1))
+                other.ask(dataclasses.replace(request, max_new_tokens=1))
+            # The attention of one computes with int8 activations, that of the other with float32.
+            correlation = np.corrcoef(first.logits[0], second.logits[0])[0, 1]
+            assert correlation > 0.98, request.question
+
+
+def test_reusing_the_prefix_changes_no_token(paged, engine):
+    questions = [("What is the reading?", 0), ("What is the reading?", 1), ("What is the lamp?", 2), ("Other", 3)]
+    requests = [AskRequest(text, images=[PICTURES[i]], max_new_tokens=16) for text, i in questions]
+    with Engine.open(paged, EngineOptions(reuse_prefix=False)) as fresh:
+        for request in (*requests, *reversed(requests)):
+            with Recorded(engine) as reusing, Recorded(fresh) as computing:
+                got, wanted = engine.ask(request), fresh.ask(request)
+            assert got.text == wanted.text
+            assert wanted.cached_tokens == 0
+            np.testing.assert_allclose(reusing.logits, computing.logits, atol=1e-3)
+    assert got.cached_tokens > 0
+
+
+def test_the_whole_text_before_the_image_is_cached_for_the_next_frame(engine):
+    request = AskRequest("What does the display show?", system="You read instrument panels.", max_new_tokens=1)
+    answers = [engine.ask(dataclasses.replace(request, images=[image])) for image in PICTURES]
+    for answer in answers[1:]:
+        text_after = 9  # <|vision_end|><|im_end|>\n<|im_start|>assistant\n, in this tokenizer's pieces
+        assert answer.cached_tokens >= answer.prompt_tokens - answer.image_tokens - text_after
+
+
+def test_the_same_text_question_twice_computes_one_token(engine):
+    request = AskRequest("Just text.", max_new_tokens=8)
+    first, second = engine.ask(request), engine.ask(request)
+    assert second.text == first.text
+    assert second.cached_tokens == second.prompt_tokens - 1
+
+
+def test_the_answer_is_streamed_as_it_is_returned(engine):
+    pieces = []
+    answer = engine.ask(REQUESTS["one image"], on_text=pieces.append)
+    assert "".join(pieces) == answer.text
+    assert len(pieces) > 3
+
+
+def test_every_answer_to_a_schema_fits_it_or_was_cut_off(engine):
+    finished = 0
+    for seed in range(12):
+        request = AskRequest(
+            "Answer as JSON.",
+            images=PICTURES[seed % 4 : seed % 4 + 1],
+            json_schema=PANEL,
+            max_new_tokens=150,
+            sampling=Sampling(temperature=1.5),
+            seed=seed,
+        )
+        answer = engine.ask(request)
+        if answer.finish_reason == "stop":
+            finished += 1
+            jsonschema.validate(answer.data, PANEL)
+            assert json.loads(answer.text) == answer.data
+        else:
+            assert answer.finish_reason == "length" and answer.data is None and answer.text
+    assert finished >= 8
+
+
+def test_a_schema_holds_after_thinking_too(engine):
+    request = AskRequest("Answer as JSON.", json_schema=PANEL, thinking=True, thinking_budget=12, max_new_tokens=300)
+    answer = engine.ask(request)
+    assert answer.reasoning and answer.reasoning_tokens >= 12
+    assert answer.text.startswith("{")
+    if answer.finish_reason == "stop":
+        jsonschema.validate(answer.data, PANEL)
+
+
+def test_an_impossible_schema_leaves_the_engine_usable(engine):
+    with pytest.raises(RequestError, match="schema"):
+        engine.ask(AskRequest("?", json_schema={"type": "nonsense"}))
+    assert engine.ask(REQUESTS["text only"]).text
+
+
+def test_a_seed_decides_what_is_drawn(engine):
+    request = dataclasses.replace(REQUESTS["one image"], sampling=engine.recommended_sampling(temperature=2.0))
+    texts = [engine.ask(dataclasses.replace(request, seed=seed)).text for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_the_recommended_sampling_is_the_checkpoints(engine):
+    assert engine.recommended_sampling() == Sampling(temperature=0.7, top_k=20, top_p=0.8)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_before_any_work(paged):
+    with Engine.open(paged, EngineOptions(max_context=64)) as engine:
+        with pytest.raises(RequestError, match=r"The prompt has \d+ tokens .* max_context=64"):
+            engine.ask(AskRequest("?", images=PICTURES[1:2], max_new_tokens=40))
+        assert engine.ask(AskRequest("?", max_new_tokens=20)).text
+
+
+def test_a_full_context_is_usable_to_its_last_token(engine, paged):
+    wanted = engine.ask(dataclasses.replace(REQUESTS["one image"], max_new_tokens=20))
+    with Engine.open(paged, EngineOptions(max_context=wanted.prompt_tokens + 20)) as tight:
+        assert tight.ask(dataclasses.replace(REQUESTS["one image"], max_new_tokens=20)).text == wanted.text
+
+
+def test_options_out_of_range_are_refused(paged):
+    with pytest.raises(ConfigError, match=r"max_context=99,999 is not possible: this model has 2 to 2,048"):
+        Engine.open(paged, EngineOptions(max_context=99_999))
+    with pytest.raises(ConfigError, match="provider='cuda' needs"):
+        Engine.open(paged, EngineOptions(provider="cuda"))
+
+
+def test_a_thinking_budget_without_room_for_an_answer_is_refused(engine):
+    with pytest.raises(RequestError, match=r"thinking_budget=50 leaves no room .* max_new_tokens=50"):
+        engine.ask(AskRequest("?", thinking=True, thinking_budget=50, max_new_tokens=50))
+
+
+@pytest.mark.parametrize("calls", [0, 2, 6, 9])
+def test_cancelling_at_any_moment_leaves_the_engine_correct(engine, inline_engine, calls):
+    wanted = inline_engine.ask(REQUESTS["one image"])
+    asked = []
+
+    def stop():
+        asked.append(None)
+        return len(asked) > calls
+
+    answer = engine.ask(REQUESTS["three images"], should_stop=stop)
+    assert answer.finish_reason == "cancelled" and answer.data is None
+    assert engine.ask(REQUESTS["one image"]).text == wanted.text
+
+
+def test_two_threads_take_turns(engine):
+    wanted = [engine.ask(request).text for request in REQUESTS.values()]
+    got = [""] * len(wanted)
+
+    def ask(index, request):
+        got[index] = engine.ask(request).text
+
+    threads = [threading.Thread(target=ask, args=pair) for pair in enumerate(REQUESTS.values())]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert got == wanted
+
+
+def test_a_damaged_expert_is_an_error_and_never_an_answer(paged, tmp_path):
+    import shutil
+
+    copy = tmp_path / "bundle"
+    shutil.copytree(paged, copy)
+    content = bytearray((copy / "experts.bin").read_bytes())
+    for record in range(0, len(content), Bundle.open(copy).expert_layout.record_bytes):
+        content[record + 100] ^= 1
+    (copy / "experts.bin").write_bytes(content)
+    with Engine.open(copy) as engine, pytest.raises(BundleError, match=r"Expert \d of layer 0 .* CRC-32C"):
+        engine.ask(REQUESTS["one image"])
+
+
+def test_timing_adds_up(engine):
+    timing = engine.ask(REQUESTS["three images"]).timing
+    parts = timing.preprocess_ms + timing.vision_ms + timing.prefill_ms + timing.decode_ms
+    assert timing.total_ms == pytest.approx(parts, abs=5)
+    assert timing.time_to_first_token_ms < timing.total_ms
+    assert timing.decode_tokens_per_s > 0
+
+
+def test_max_pixels_lowers_the_image_tokens(paged, engine):
+    request = dataclasses.replace(REQUESTS["image first"], max_new_tokens=1)
+    with Engine.open(paged, EngineOptions(max_pixels=10_000)) as small:
+        assert small.ask(request).image_tokens < engine.ask(request).image_tokens

@@ -1,0 +1,87 @@
+"""Real brokers for tests: mosquitto from Debian as a process, and the embedded one."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moedge_runtime.mqtt.address import BrokerAddress
+from moedge_runtime.mqtt.broker import EmbeddedBroker
+
+START_S = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Mosquitto:
+    """mosquitto on a free port of this machine; without persistence, so that a restart forgets everything."""
+
+    def __init__(self, directory: Path, *lines: str) -> None:
+        binary = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+        if binary is None:
+            pytest.skip("mosquitto is not installed; run: apt-get install mosquitto")
+        self._binary = binary
+        self.address = BrokerAddress("127.0.0.1", free_port())
+        self._config = directory / f"mosquitto-{self.address.port}.conf"
+        rules = lines or ("allow_anonymous true",)
+        self._config.write_text(
+            "\n".join(("user root", f"listener {self.address.port} 127.0.0.1", "persistence false", *rules, ""))
+        )
+        self._log = directory / f"mosquitto-{self.address.port}.log"
+
+    def start(self) -> BrokerAddress:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([self._binary, "-c", str(self._config)], stdout=log, stderr=log)
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            try:
+                self._process.wait(0.02)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+            try:
+                socket.create_connection((self.address.host, self.address.port), 1).close()
+            except OSError:
+                continue
+            return self.address
+        raise AssertionError(f"mosquitto did not start: {self._log.read_text()}")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+def add_password(directory: Path, user: str, password: str) -> Path:
+    """A password file for mosquitto."""
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto_passwd is not installed; run: apt-get install mosquitto")
+    path = directory / "passwords"
+    path.touch()
+    subprocess.run(["mosquitto_passwd", "-b", str(path), user, password], check=True, capture_output=True)
+    return path
+
+
+def running_mosquitto(directory: Path) -> Iterator[BrokerAddress]:
+    broker = Mosquitto(directory)
+    yield broker.start()
+    broker.stop()
+
+
+def running_embedded() -> Iterator[BrokerAddress]:
+    pytest.importorskip("iotcore", reason="the embedded broker is not installed; run: pip install 'moedge[broker]'")
+    broker = EmbeddedBroker("127.0.0.1", 0)
+    yield broker.start()
+    broker.stop()

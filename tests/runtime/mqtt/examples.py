@@ -1,0 +1,117 @@
+"""One example of every payload, by the name of its golden file."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from moedge_runtime.mqtt.payloads import (
+    AnswerFrame,
+    AnswerModel,
+    AnswerPayload,
+    AnswerTiming,
+    AnswerTokens,
+    CameraHealth,
+    CameraStatus,
+    DeviceHealth,
+    DeviceInfo,
+    DeviceStatus,
+    ErrorInfo,
+    ModelInfo,
+    MqttHealth,
+    Payload,
+    Response,
+    WatchHealth,
+)
+
+CAPTURED = datetime(2026, 11, 23, 8, 15, 30, 250_000, timezone.utc)
+MODEL = AnswerModel(name="Qwen/Qwen3-VL-30B-A3B-Instruct", bundle="qwen3-vl-30b-int4", precision="int4")
+ANSWER = AnswerPayload(
+    id="01KAR41TTSFZ9N4S2V4R6E0Q7M",
+    status="ok",
+    camera="panel",
+    watch="level",
+    question="Which number does the display show, and is the red lamp on?",
+    schema_id="sha256-3f1c0ab2d94e",
+    captured_at=CAPTURED,
+    answered_at=CAPTURED + timedelta(seconds=4.512),
+    clock_synced=True,
+    text='{"reading":"42.5","red":false}',
+    data={"reading": "42.5", "red": False},
+    finish_reason="stop",
+    model=MODEL,
+    timing=AnswerTiming(queue_s=0.21, vision_s=0.62, prefill_s=2.4, decode_s=1.282, decode_tok_s=9.36, total_s=4.512),
+    tokens=AnswerTokens(prompt=412, image=330, cached=61, answer=13, reasoning=0),
+    frame=AnswerFrame(index=1260, pts_s=42.0),
+)
+FAILED = ANSWER.model_copy(
+    update={
+        "id": "01KAR41Z8N5X1WQ3T7B9C2D4FG",
+        "status": "error",
+        "error": ErrorInfo(
+            key="request.too_long",
+            message="The prompt has 4,130 tokens and the answer may have 256; together at most 4,096 are possible. "
+            "Shorten the question, or set model.max_context.",
+        ),
+        "text": None,
+        "data": None,
+        "finish_reason": None,
+        "timing": None,
+        "tokens": None,
+    }
+)
+
+EXAMPLES: dict[str, Payload] = {
+    "status_online": DeviceStatus(state="online"),
+    "status_stopped": DeviceStatus(state="stopped"),
+    "status_offline": DeviceStatus(state="offline"),
+    "camera_status_online": CameraStatus(state="online"),
+    "camera_status_offline": CameraStatus(
+        state="offline",
+        reason=ErrorInfo(
+            key="camera.truncated",
+            message="Video '/data/panel.mp4' is truncated: it ended after 210 frames; its index goes to byte "
+            "8,412,530, the file has 5,888,770. Copy it again, or give a whole file.",
+        ),
+    ),
+    "answer": ANSWER,
+    "answer_error": FAILED,
+    "info": DeviceInfo(
+        device="panel-01",
+        version="0.1.0",
+        started_at=CAPTURED - timedelta(minutes=5),
+        model=ModelInfo(
+            name=MODEL.name,
+            architecture="Qwen3VLMoeForConditionalGeneration",
+            bundle=MODEL.bundle,
+            form="paged",
+            precision=MODEL.precision,
+            manifest_sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        ),
+        config={"version": 1, "device": "panel-01"},
+        config_schema={"title": "moedge.yaml"},
+    ),
+    "health": DeviceHealth(
+        at=CAPTURED,
+        uptime_s=300.0,
+        rss_bytes=6_442_450_944,
+        clock_synced=True,
+        last_answer_age_s=1.25,
+        cameras={"panel": CameraHealth(state="online", frames=1261, last_frame_age_s=0.031)},
+        watches={"level": WatchHealth(due=60, answered=58, failed=1, skipped=0)},
+        requests_waiting=0,
+        mqtt=MqttHealth(connected=True, connects=1, published=121, received=2, queued=0, dropped=0),
+    ),
+    "response_ask": Response(
+        status="ok",
+        data=ANSWER.model_copy(update={"watch": None, "id": "01KAR423C0QJ5M8N2P4R6S8T0V"}).model_dump(mode="json"),
+        transaction="a-17",
+    ),
+    "response_error": Response(
+        status="error",
+        error=ErrorInfo(
+            key="request.invalid",
+            message="The request 'ask' is not valid: question: is required; qestion: unknown key.",
+        ),
+        transaction="a-18",
+    ),
+}

@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moedge_runtime.errors import RequestError
+from moedge_runtime.mqtt.requests import AskCommand, parse_request, transaction_of
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def test_a_question() -> None:
+    command = parse_request("ask", b'{"question": "Wie voll?", "camera": "gate", "transaction": 7}')
+    assert isinstance(command, AskCommand)
+    assert (command.question, command.camera, command.transaction) == ("Wie voll?", "gate", 7)
+
+
+def test_no_bytes_count_as_an_empty_object() -> None:
+    assert parse_request("health", b"").transaction is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "key", "text"),
+    [
+        (b"{", "request.invalid_json", "The request is not valid JSON: Expecting property name"),
+        (b"\xff\xfe{}", "request.invalid_json", "The request is not valid JSON: 'utf-8' codec can't decode byte 0xff"),
+        (b"[]", "request.invalid_json", "The request is not a JSON object."),
+        (b'{"question": NaN}', "request.invalid_json", "The request is not valid JSON: NaN is no JSON number."),
+        (b"[" * 60_000, "request.invalid_json", "The request is not valid JSON: "),
+        (b'{"question": ' + b"9" * 5000 + b"}", "request.invalid_json", "The request is not valid JSON: "),
+        (b" " * 70_000, "request.too_large", "The request has 70,000 bytes; at most 65,536 are read."),
+        (b"{}", "request.invalid", "The request 'ask' is not valid: question: is required."),
+        (b'{"question": 1}', "request.invalid", "question: Input should be a valid string"),
+        (b'{"question": ""}', "request.invalid", "question: String should have at least 1 character"),
+        (b'{"question": "a", "qestion": "b"}', "request.invalid", "qestion: unknown key"),
+        (b'{"question": "a", "max_tokens": 1e9}', "request.invalid", "max_tokens: "),
+        (b'{"question": "a", "max_tokens": true}', "request.invalid", "max_tokens: "),
+        (b'{"question": "a", "transaction": {}}', "request.invalid", "transaction"),
+    ],
+)
+def test_hostile_payloads_become_errors_with_a_key(payload: bytes, key: str, text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request("ask", payload)
+    assert caught.value.key == key
+    assert text in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+def test_an_unknown_verb_names_the_known_ones() -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request("reboot", b"")
+    assert str(caught.value) == "There is no request 'reboot'. Known are ask, health, info, config."
+    assert caught.value.key == "request.unknown_verb"
+
+
+def test_the_transaction_of_a_wrong_request_is_found_if_it_can_be_given_back() -> None:
+    assert transaction_of(b'{"transaction": "t1", "nonsense": 1}') == "t1"
+    for payload in (b"", b"{", b"\xff", b'{"transaction": []}', b'{"transaction": "' + b"x" * 300 + b'"}'):
+        assert transaction_of(payload) is None
+
+
+@given(st.sampled_from(["ask", "health"]), st.binary(max_size=300) | json_values.map(lambda v: repr(v).encode()))
+def test_no_bytes_whatever_raise_anything_else(verb: str, payload: bytes) -> None:
+    transaction_of(payload)
+    try:
+        parse_request(verb, payload)
+    except RequestError as error:
+        assert error.key.startswith("request.")

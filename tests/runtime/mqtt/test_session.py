@@ -1,0 +1,159 @@
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from moedge_runtime.errors import BrokerError
+from moedge_runtime.mqtt.address import BrokerAddress, Connection, parse_broker_url
+from moedge_runtime.mqtt.message import Message
+from moedge_runtime.mqtt.session import Session
+from runtime.mqtt.brokers import Mosquitto, add_password, free_port
+
+
+def refusal(connection: Connection) -> BrokerError:
+    session = Session(connection)
+    with pytest.raises(BrokerError) as caught:
+        session.open()
+    return caught.value
+
+
+def test_nobody_listening() -> None:
+    port = free_port()
+    error = refusal(Connection(BrokerAddress("127.0.0.1", port)))
+    assert str(error) == (
+        f"Broker mqtt://127.0.0.1:{port} cannot be reached: Connection refused. "
+        "Check that it runs, its address and its port."
+    )
+    assert error.key == "broker.unreachable"
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_wrong_password(tmp_path: Path, protocol: str) -> None:
+    broker = Mosquitto(tmp_path, f"password_file {add_password(tmp_path, 'panel', 'right')}", "allow_anonymous false")
+    address = broker.start()
+    version = "5" if protocol == "5" else "3.1.1"
+    try:
+        for password in ("wrong", None):
+            error = refusal(Connection(address, username="panel", password=password, protocol=version))
+            assert str(error) == (
+                f"Broker {address} refused the connection: Not authorized. "
+                "Check username, password and the broker's access list."
+            )
+            assert error.key == "broker.refused"
+        session = Session(Connection(address, username="panel", password="right", protocol=version))
+        session.open()
+        session.close()
+    finally:
+        broker.stop()
+
+
+def test_a_subscription_that_is_denied(tmp_path: Path) -> None:
+    access = tmp_path / "access"
+    access.write_text("topic read open/#\n")
+    broker = Mosquitto(tmp_path, "allow_anonymous true", f"acl_file {access}")
+    address = broker.start()
+    try:
+        delivered: list[str | None] = []
+        said = threading.Event()
+
+        def on_delivered(number: int, reason: str | None) -> None:
+            delivered.append(reason)
+            said.set()
+
+        session = Session(Connection(address), on_delivered=on_delivered)
+        session.open()
+        session.publish(Message("closed/a", b""))
+        assert said.wait(10)
+        session.close()
+        assert delivered == ["Not authorized"], "a refused message is not a delivered one"
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize("behaviour", ["silent", "closes"])
+def test_a_port_that_is_no_broker(behaviour: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = BrokerAddress("127.0.0.1", server.getsockname()[1])
+        held: list[socket.socket] = []
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            held.append(connection)
+            if behaviour == "closes":
+                connection.recv(100)
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        error = refusal(Connection(address, connect_timeout_s=0.5))
+        thread.join()
+        held[0].close()
+    what = "did not answer within 0.5 s" if behaviour == "silent" else "closed the connection without an answer"
+    assert str(error) == f"Broker {address} {what}. Check that it is an MQTT broker and speaks MQTT 5."
+    assert error.key == "broker.no_answer"
+
+
+def certificates(directory: Path) -> Path:
+    """ca.pem, and server and client certificates signed by it, made with openssl."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed; run: apt-get install openssl")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
+    openssl("req", "-x509", *key, "-subj", "/CN=test ca", "-keyout", "ca.key", "-out", "ca.pem")
+    for name in ("server", "client"):
+        extensions = ("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+        signed_by = ("-CA", "ca.pem", "-CAkey", "ca.key")
+        openssl(
+            "req", "-x509", *key, *signed_by, "-subj", f"/CN={name}", *extensions,
+            "-keyout", f"{name}.key", "-out", f"{name}.pem",
+        )  # fmt: skip
+    return directory
+
+
+def test_tls_with_a_certificate_on_both_sides(tmp_path: Path) -> None:
+    files = certificates(tmp_path)
+    broker = Mosquitto(
+        tmp_path,
+        f"cafile {files}/ca.pem",
+        f"certfile {files}/server.pem",
+        f"keyfile {files}/server.key",
+        "require_certificate true",
+        "allow_anonymous true",
+    )
+    plain = broker.start()
+    address = BrokerAddress(plain.host, plain.port, tls=True)
+    try:
+        ca, cert, key = files / "ca.pem", files / "client.pem", files / "client.key"
+        session = Session(Connection(address, ca=ca, cert=cert, key=key))
+        session.open()
+        session.close()
+        error = refusal(Connection(address))
+        assert re.fullmatch(
+            rf"TLS with broker {address} failed: .*certificate.*\. Check ca, cert, key and this board's clock\.",
+            str(error),
+        )
+        assert error.key == "broker.tls"
+        assert refusal(Connection(address, ca=ca)).key in ("broker.tls", "broker.no_answer")
+    finally:
+        broker.stop()
+
+
+def test_tls_to_a_port_without_it(mosquitto: BrokerAddress) -> None:
+    error = refusal(Connection(BrokerAddress(mosquitto.host, mosquitto.port, tls=True), connect_timeout_s=5))
+    assert error.key in ("broker.tls", "broker.unreachable")
+    assert "mqtts://127.0.0.1" in str(error)
+
+
+def test_urls() -> None:
+    assert parse_broker_url("mqtt://host") == BrokerAddress("host", 1883)
+    assert parse_broker_url("mqtts://host") == BrokerAddress("host", 8883, tls=True)
+    assert str(parse_broker_url("mqtt://[::1]:1884/")) == "mqtt://[::1]:1884"
+    for url in ("host", "mqtt://", "mqtt://u:p@host", "mqtt://host/topic", "mqtt://host:x", "ws://host"):
+        with pytest.raises(ValueError, match=r"^a broker's "):
+            parse_broker_url(url)
