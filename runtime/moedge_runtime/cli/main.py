@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Exits 0 on success, 1 on a failure, 2 on wrong usage or configuration, 130 on Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        sys.exit(moedge.main(args=arguments, prog_name="moedge", standalone_mode=False))
+        code = moedge.main(args=arguments, prog_name="moedge", standalone_mode=False)
+        sys.exit(code or 0)  # what a command returns; None where click gives no code of its own
     except MoedgeError as error:
         click.echo(f"moedge: {error}", err=True)
         sys.exit(error.exit_code)

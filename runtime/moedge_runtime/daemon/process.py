@@ -6,13 +6,19 @@ import logging
 import os
 import signal
 import sys
-from types import FrameType
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from moedge_runtime.config import Config
 from moedge_runtime.daemon.service import Daemon, OpenAnswerer
 
 EXIT_FORCED = 130
 """After the second signal."""
+
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+log = logging.getLogger(__name__)
 
 
 def run_process(
@@ -35,19 +41,45 @@ def run_process(
     )
     daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done)
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int) -> None:
         if daemon.stopping:
             os._exit(EXIT_FORCED)
         daemon.request_stop()
+        log.info("%s: stopping. Once more to end at once.", signal.Signals(number).name)
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _signals(on_signal):
         code = daemon.run()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     if daemon.stuck:
         # A thread inside the model cannot be ended; everything that had to be said has been said.
         logging.shutdown()
         os._exit(code)
     return code
+
+
+@contextmanager
+def _signals(on_signal: Callable[[int], None]) -> Iterator[None]:
+    """Call `on_signal` on a thread of its own for every stopping signal that arrives in this block.
+
+    Python runs its own handlers only between two steps of the main thread, takes two signals that come in between for
+    one, and inside them no lock may be used. Here Python's C handler writes each signal's number into a pipe at once
+    (signal.set_wakeup_fd), and a thread reads it.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+
+    def read() -> None:
+        while (number := os.read(read_end, 1)) != b"":
+            if number[0] in STOPPING_SIGNALS:
+                on_signal(number[0])
+        os.close(read_end)
+
+    previous_end = signal.set_wakeup_fd(write_end)
+    previous = {number: signal.signal(number, lambda *_: None) for number in STOPPING_SIGNALS}
+    threading.Thread(target=read, name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous_end)
+        os.close(write_end)

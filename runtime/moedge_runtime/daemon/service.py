@@ -63,7 +63,7 @@ class Daemon:
         return self._stop.is_set()
 
     def request_stop(self) -> None:
-        """Make `run` end soon. May be called from a signal handler or any thread."""
+        """Make `run` end soon. May be called from any thread."""
         self._stop.set()
         self._wake.set()
 

@@ -23,7 +23,7 @@ class FakeAnswerer:
     """Reads the frame's number from its brightness instead of running a model, and says so.
 
     Questions that begin with a word in capitals make it misbehave: FAIL and CRASH raise, HANG waits until cancelled,
-    GATE waits until `gate` is set.
+    GATE waits until `gate` is set; DEAF never returns.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,10 @@ class FakeAnswerer:
             raise ZeroDivisionError("this fake has a fault")
         if word == "GATE":
             log.info("The gate is closed.")
-            assert self.gate.wait(20)
+            assert self.gate.wait(60)
+        if word == "DEAF":
+            log.info("Nothing is heard from now on.")
+            threading.Event().wait()
         if word == "HANG":
             self.hanging.set()
             tick = threading.Event()

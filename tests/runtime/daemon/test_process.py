@@ -93,14 +93,13 @@ def test_kill_9_makes_the_broker_publish_the_will(place_config: Path, broker: Br
 
 
 def test_a_second_signal_ends_at_once(place: Path, bundle: Path, broker: BrokerAddress) -> None:
-    watches = [{"name": "deaf", "camera": "panel", "question": "GATE that nobody opens", "interval": 1}]
+    watches = [{"name": "deaf", "camera": "panel", "question": "DEAF to everything", "interval": 1}]
     config = write_config(place, bundle, broker.port, watches=watches)
-    with Listener(broker, "t/#") as listener, process(config) as daemon:
+    with Listener(broker, "t/#") as listener, process(config, "--patient") as daemon:
         listener.message("t/d/status", "online")
-        daemon.wait_for_log("The gate is closed.")
+        daemon.wait_for_log("Nothing is heard from now on.")
         daemon.send_signal(signal.SIGTERM)
-        listener.publish("t/d/request/health", b"{}")
-        listener.message("t/d/response/health")
+        daemon.wait_for_log("SIGTERM: stopping. Once more to end at once.")
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(DEADLINE_S) == 130
         listener.message("t/d/status", "offline")
