@@ -115,10 +115,6 @@ class MqttClient:
         """Whether the broker has accepted us and the connection is alive as far as we know."""
         return self._online.is_set()
 
-    def wait_connected(self, timeout_s: float) -> bool:
-        """Wait until connected, at most `timeout_s` seconds."""
-        return self._online.wait(timeout_s)
-
     def backlog(self) -> tuple[int, int]:
         """Messages that wait for an acknowledgement, and messages dropped since start."""
         with self._lock:

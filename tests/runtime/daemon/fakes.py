@@ -29,7 +29,8 @@ class FakeAnswerer:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
         self.gate = threading.Event()
-        self.hanging = threading.Event()
+        self.held = threading.Event()
+        """Set once a question with GATE or HANG is under way."""
 
     @classmethod
     def open(cls, bundle: Bundle, config: ModelConfig) -> FakeAnswerer:
@@ -44,13 +45,13 @@ class FakeAnswerer:
         if word == "CRASH":
             raise ZeroDivisionError("this fake has a fault")
         if word == "GATE":
-            log.info("The gate is closed.")
+            self.held.set()
             assert self.gate.wait(60)
         if word == "DEAF":
             log.info("Nothing is heard from now on.")
             threading.Event().wait()
         if word == "HANG":
-            self.hanging.set()
+            self.held.set()
             tick = threading.Event()
             while not should_stop():
                 tick.wait(0.01)

@@ -17,9 +17,15 @@ START_S = 20.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on and that the kernel gives to nobody else for the next minute.
+
+    A connection that its listener has closed leaves the port in TIME_WAIT: only who asks for it by number and sets
+    SO_REUSEADDR, as brokers do, gets it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        server.accept()[0].close()
+        client.recv(1)
+        return int(server.getsockname()[1])
 
 
 class Mosquitto:

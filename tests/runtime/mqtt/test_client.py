@@ -1,3 +1,5 @@
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,16 +14,41 @@ from runtime.mqtt.listener import DEADLINE_S, Listener
 PRESENCE = Presence(*(Message("d/status", state, retain=True) for state in (b"online", b"stopped", b"offline")))
 
 
+class WatchedBackoff(Backoff):
+    """Short delays; `failed_twice` is set when the second of them begins."""
+
+    def __init__(self) -> None:
+        super().__init__(0.05, 0.2)
+        self._delays = 0
+        self.failed_twice = threading.Event()
+
+    def next_s(self) -> float:
+        self._delays += 1
+        if self._delays == 2:
+            self.failed_twice.set()
+        return super().next_s()
+
+
 def client_for(
-    address: BrokerAddress, on_request: Callable[[Received], None] = lambda message: None, name: str = "d"
+    address: BrokerAddress,
+    on_request: Callable[[Received], None] = lambda message: None,
+    name: str = "d",
+    backoff: Backoff | None = None,
 ) -> MqttClient:
     return MqttClient(
         Connection(address, client_id=name),
         presence=PRESENCE,
         requests="d/request/+",
         on_request=on_request,
-        backoff=Backoff(0.05, 0.2),
+        backoff=backoff or WatchedBackoff(),
     )
+
+
+def wait_connected(client: MqttClient) -> None:
+    deadline_s, tick = time.monotonic() + DEADLINE_S, threading.Event()
+    while not client.connected:
+        assert time.monotonic() < deadline_s, "no connection"
+        tick.wait(0.005)
 
 
 def answer(number: int) -> Message:
@@ -59,7 +86,7 @@ def test_a_broker_that_comes_back_empty_gets_everything_again_and_nothing_is_los
     client.publish(Message("d/info", b"i", retain=True))
     client.publish(Message("d/camera/status", b"offline", retain=True))
     client.start()
-    assert client.wait_connected(DEADLINE_S)
+    wait_connected(client)
     broker.kill()
     for number in range(50):
         client.publish(answer(number))
@@ -104,7 +131,7 @@ def test_requests_are_handed_over_and_a_failing_handler_does_no_harm(broker: Bro
 
     client = client_for(broker, handle)
     client.start()
-    assert client.wait_connected(DEADLINE_S)
+    wait_connected(client)
     with Listener(broker, "d/response/#") as asker:
         asker.publish("d/request/x", b"first")
         asker.publish("d/request/x", b"second")
@@ -118,7 +145,7 @@ def test_a_retained_request_is_never_handed_over(broker: BrokerAddress) -> None:
         other.publish("d/request/stored", b"retained", retain=True)
         client = client_for(broker, lambda message: received.append(message.payload))
         client.start()
-        assert client.wait_connected(DEADLINE_S)
+        wait_connected(client)
         other.publish("d/request/x", b"fresh")
         other.publish("d/end", b"")
         other.message("d/end")
@@ -131,7 +158,7 @@ def test_a_request_that_is_being_stored_is_not_handed_over_either(mosquitto: Bro
     received: list[bytes] = []
     client = client_for(mosquitto, lambda message: received.append(message.payload))
     client.start()
-    assert client.wait_connected(DEADLINE_S)
+    wait_connected(client)
     with Listener(mosquitto, "d/request/#") as other:
         other.publish("d/request/stored", b"stored while listening", retain=True)
         other.publish("d/request/x", b"fresh")
@@ -146,9 +173,11 @@ def test_a_refused_broker_is_named_and_never_counts_as_connected(
 ) -> None:
     broker = Mosquitto(tmp_path, "allow_anonymous false")
     address = broker.start()
-    client = client_for(address)
+    backoff = WatchedBackoff()
+    client = client_for(address, backoff=backoff)
     client.start()
-    assert not client.wait_connected(0.5)
+    assert backoff.failed_twice.wait(DEADLINE_S)
+    assert not client.connected
     assert not client.close(0.1)
     broker.stop()
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -164,7 +193,7 @@ def test_two_clients_with_one_id_are_told_why_they_lose_the_connection(
 ) -> None:
     first = client_for(mosquitto, name="twin")
     first.start()
-    assert first.wait_connected(DEADLINE_S)
+    wait_connected(first)
     with Listener(mosquitto, "d/#") as listener:
         second = client_for(mosquitto, name="twin")
         second.start()
