@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import logging
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 from moedge_runtime.errors import BrokerError
-from moedge_runtime.mqtt.address import BrokerAddress
+from moedge_runtime.mqtt.address import BrokerAddress, Connection
+from moedge_runtime.mqtt.backoff import Backoff
+from moedge_runtime.mqtt.listening import wait_until_listening
+from moedge_runtime.mqtt.session import Session
 
 START_TIMEOUT_S = 20.0
 """Starting takes 0.2 s on a workstation; a board that reads Python from flash takes longer."""
 
 STOP_TIMEOUT_S = 5.0
+
+STABLE_S = 60.0
+"""A broker that lived for less does not make the next restart faster."""
+
+_SETTLE_TIMEOUT_S = 2.0
 
 _MAX_CONNECTIONS = 100
 _MAX_PAYLOAD_BYTES = 1 << 20
@@ -45,18 +55,38 @@ max_inflight_count = 100
 dynamic_filters = true
 """
 
+log = logging.getLogger(__name__)
+
 
 class EmbeddedBroker:
     """A broker that lives as long as this object, or this process if that ends first.
 
+    A process of it that ends by itself is started again on the same port. What it had retained is gone then; a client
+    such as MqttClient says everything again when it connects.
+
     Args:
         host: IPv4 or IPv6 address, or a name that resolves to one, to listen on.
         port: TCP port; 0 takes a free one.
+        backoff: Delays before a new process is started.
+
+    Attributes:
+        pid: The process that runs now; None before `start` and after `stop`.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, backoff: Backoff | None = None) -> None:
         self._host, self._port = host, port
+        self._backoff = backoff or Backoff()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._supervisor: threading.Thread | None = None
+        self._address = BrokerAddress(host, port)
+
+    @property
+    def pid(self) -> int | None:
+        """See the class."""
+        process = self._process
+        return process.pid if process else None
 
     def start(self) -> BrokerAddress:
         """Start and wait until it accepts connections.
@@ -73,34 +103,89 @@ class EmbeddedBroker:
                 "Install it with: pip install 'moedge[broker]'",
                 key="broker.package_missing",
             )
-        listen = self._reserve()
-        local = _reachable(listen[0])
-        with tempfile.TemporaryDirectory(prefix="moedge-broker-") as directory:
-            config = Path(directory) / "broker.toml"
-            host = f"[{listen[0]}]" if ":" in listen[0] else listen[0]
-            config.write_text(
-                _CONFIG.format(connections=_MAX_CONNECTIONS, payload=_MAX_PAYLOAD_BYTES, listen=f"{host}:{listen[1]}")
-            )
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "moedge_runtime.mqtt.broker_process", str(config)],
-                stdin=subprocess.PIPE,
-                start_new_session=True,
-            )
-            self._wait_until_listening(local, listen[1])
-        return BrokerAddress(local, listen[1])
+        self._stopping.clear()
+        self._host, self._port = self._reserve()
+        self._address = BrokerAddress(_reachable(self._host), self._port)
+        process = self._launch()
+        self._supervisor = threading.Thread(target=self._supervise, args=(process,), name="broker", daemon=True)
+        self._supervisor.start()
+        return self._address
 
     def stop(self) -> None:
-        """End the process and free the port. May be called more than once."""
-        process, self._process = self._process, None
+        """Let subscribers have what was published, end the process and free the port. May be called more than once."""
+        self._stopping.set()
+        with self._lock:
+            process, self._process = self._process, None
         if process is None:
             return
-        assert process.stdin is not None
-        process.stdin.close()
+        if process.poll() is None:
+            self._settle()
+        _end(process)
+        if self._supervisor is not None:
+            self._supervisor.join(STOP_TIMEOUT_S)
+
+    def _settle(self) -> None:
+        """Wait until what the broker has acknowledged is on its way to its subscribers.
+
+        It acknowledges a message before it forwards it. A new client's connection and subscription go through the same
+        queue and threads, after it.
+        """
+        session = Session(Connection(self._address, connect_timeout_s=_SETTLE_TIMEOUT_S))
         try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            session.open()
+            session.subscribe("moedge/settled", retained=False)
+        except BrokerError as error:
+            log.warning("The last messages may not have reached every subscriber: %s", error)
+        finally:
+            session.close()
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        """Start a process and wait until it accepts connections.
+
+        Raises:
+            BrokerError: It does not.
+        """
+        with tempfile.TemporaryDirectory(prefix="moedge-broker-") as directory:
+            config = Path(directory) / "broker.toml"
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            listen = f"{host}:{self._port}"
+            config.write_text(_CONFIG.format(connections=_MAX_CONNECTIONS, payload=_MAX_PAYLOAD_BYTES, listen=listen))
+            with self._lock:
+                if self._stopping.is_set():
+                    raise BrokerError("The embedded broker is being stopped.", key="broker.start_failed")
+                process = self._process = subprocess.Popen(
+                    [sys.executable, "-m", "moedge_runtime.mqtt.broker_process", str(config)],
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            if not wait_until_listening(process, self._address.host, self._port, START_TIMEOUT_S):
+                code = process.poll()
+                _end(process)
+                why = f"did not listen within {START_TIMEOUT_S:.0f} s" if code is None else f"ended with code {code}"
+                raise BrokerError(
+                    f"The embedded broker {why}. Use a broker of your own and set mqtt.url.", key="broker.start_failed"
+                )
+        log.info("The embedded broker listens on %s (process %d).", self._address, process.pid)
+        return process
+
+    def _supervise(self, process: subprocess.Popen[bytes]) -> None:
+        """Start the broker again whenever it has ended, until `stop`."""
+        while True:
+            began_s = time.monotonic()
+            code = process.wait()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - began_s >= STABLE_S:
+                self._backoff.reset()
+            log.error("The embedded broker ended with code %d. Starting it again.", code)
+            while True:
+                if self._stopping.wait(self._backoff.next_s()):
+                    return
+                try:
+                    process = self._launch()
+                    break
+                except BrokerError as error:
+                    log.error("%s Trying again.", error)
 
     def _reserve(self) -> tuple[str, int]:
         """Address and port to listen on, seen to be free a moment ago."""
@@ -118,30 +203,19 @@ class EmbeddedBroker:
             ) from error
         return str(bound[0]), int(bound[1])
 
-    def _wait_until_listening(self, host: str, port: int) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            try:
-                self._process.wait(0.02)
-                break
-            except subprocess.TimeoutExpired:
-                pass
-            try:
-                socket.create_connection((host, port), timeout=1.0).close()
-                return
-            except OSError:
-                continue
-        code = self._process.poll()
-        self.stop()
-        why = f"did not listen within {START_TIMEOUT_S:.0f} s" if code is None else f"ended with code {code}"
-        raise BrokerError(
-            f"The embedded broker {why}. Use a broker of your own and set mqtt.url.", key="broker.start_failed"
-        )
-
 
 def _reachable(host: str) -> str:
     address = ipaddress.ip_address(host)
     if not address.is_unspecified:
         return host
     return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

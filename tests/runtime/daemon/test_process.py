@@ -40,11 +40,12 @@ class Daemon(subprocess.Popen[str]):
         self._log: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read_log, daemon=True).start()
 
-    def wait_for_log(self, text: str) -> None:
-        """Wait until a line of the log holds `text`."""
+    def wait_for_log(self, text: str) -> str:
+        """Wait until a line of the log holds `text`; the line."""
         deadline = time.monotonic() + DEADLINE_S
-        while text not in self._log.get(timeout=deadline - time.monotonic()):
+        while text not in (line := self._log.get(timeout=deadline - time.monotonic())):
             pass
+        return line
 
     def _read_log(self) -> None:
         assert self.stderr is not None
@@ -162,6 +163,31 @@ def test_the_embedded_broker_carries_a_whole_run_and_outlives_a_signal_to_the_gr
         with Listener(BrokerAddress("127.0.0.1", port), "t/#") as listener:
             listener.message("t/d/panel/answer")
             os.killpg(daemon.pid, signal.SIGTERM)
+            listener.message("t/d/status", "stopped")
+        assert daemon.wait(DEADLINE_S) == 0
+
+
+def test_an_embedded_broker_that_dies_is_started_again_and_told_everything(place: Path, bundle: Path) -> None:
+    pytest.importorskip("iotcore")
+    port = free_port()
+    config = write_config(
+        place,
+        bundle,
+        port,
+        mqtt={"embedded": {"port": port}, "base_topic": "t"},
+        cameras={"panel": {"source": "file:panel.mp4", "loop": True, "realtime": True}},
+    )
+    with process(config) as daemon:
+        line = daemon.wait_for_log("The embedded broker listens on")
+        daemon.wait_for_log("Connected to broker")
+        os.kill(int(line.partition("(process ")[2].partition(")")[0]), signal.SIGKILL)
+        daemon.wait_for_log("The embedded broker ended with code -9. Starting it again.")
+        daemon.wait_for_log("Connected to broker")
+        with Listener(BrokerAddress("127.0.0.1", port), "t/#") as listener:
+            listener.message("t/d/status", "online")
+            assert listener.json("t/d/info")["device"] == "d"
+            listener.message("t/d/panel/answer")
+            daemon.send_signal(signal.SIGTERM)
             listener.message("t/d/status", "stopped")
         assert daemon.wait(DEADLINE_S) == 0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from moedge_runtime.mqtt.address import BrokerAddress
 from moedge_runtime.mqtt.broker import EmbeddedBroker
+from moedge_runtime.mqtt.listening import wait_until_listening
 
 START_S = 20.0
 
@@ -47,19 +47,9 @@ class Mosquitto:
     def start(self) -> BrokerAddress:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([self._binary, "-c", str(self._config)], stdout=log, stderr=log)
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            try:
-                self._process.wait(0.02)
-                break
-            except subprocess.TimeoutExpired:
-                pass
-            try:
-                socket.create_connection((self.address.host, self.address.port), 1).close()
-            except OSError:
-                continue
-            return self.address
-        raise AssertionError(f"mosquitto did not start: {self._log.read_text()}")
+        listening = wait_until_listening(self._process, self.address.host, self.address.port, START_S)
+        assert listening, f"mosquitto did not start: {self._log.read_text()}"
+        return self.address
 
     def kill(self) -> None:
         self._process.kill()

@@ -5,14 +5,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from moedge_runtime.errors import BrokerError
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
+from moedge_runtime.mqtt.backoff import Backoff
 from moedge_runtime.mqtt.broker import EmbeddedBroker
 from moedge_runtime.mqtt.session import Session
 from runtime.mqtt.brokers import free_port
-from runtime.mqtt.listener import Listener
+from runtime.mqtt.listener import DEADLINE_S, Listener
 
 pytest.importorskip("iotcore")
 
@@ -31,6 +33,13 @@ def listening(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s, tick = time.monotonic() + DEADLINE_S, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline_s
+        tick.wait(0.01)
 
 
 def test_a_stopped_broker_frees_its_port_and_can_be_started_again() -> None:
@@ -76,6 +85,43 @@ def test_listening_everywhere_is_reached_over_loopback() -> None:
     broker.stop()
 
 
+def test_a_broker_that_is_killed_starts_again_on_its_port(caplog: pytest.LogCaptureFixture) -> None:
+    broker = EmbeddedBroker("127.0.0.1", 0, backoff=Backoff(0.01, 0.1))
+    address = broker.start()
+    for _ in range(2):
+        killed = broker.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda killed=killed: broker.pid not in (None, killed) and listening(address.port))
+        with Listener(address, "a") as listener:
+            listener.publish("a", b"1")
+            listener.message("a")
+    broker.stop()
+    assert not listening(address.port)
+    assert broker.pid is None
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == ["The embedded broker ended with code -9. Starting it again."] * 2
+
+
+def test_a_broker_is_not_started_again_while_it_is_stopped() -> None:
+    broker = EmbeddedBroker("127.0.0.1", 0, backoff=Backoff(60.0, 60.0))
+    address = broker.start()
+    assert broker.pid is not None
+    os.kill(broker.pid, signal.SIGKILL)
+    broker.stop()
+    assert not listening(address.port)
+
+
+def test_what_was_acknowledged_reaches_subscribers_before_the_broker_ends() -> None:
+    for _ in range(5):
+        broker = EmbeddedBroker("127.0.0.1", 0)
+        address = broker.start()
+        with Listener(address, "a") as listener:
+            listener.publish("a", b"1")
+            broker.stop()
+            listener.message("a")
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_broker_ends_with_the_process_that_started_it(how: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as holder:
@@ -84,7 +130,4 @@ def test_the_broker_ends_with_the_process_that_started_it(how: signal.Signals) -
         assert listening(port)
         os.kill(holder.pid, how)
         holder.wait(10)
-    deadline, tick = time.monotonic() + 10, threading.Event()
-    while listening(port) and time.monotonic() < deadline:
-        tick.wait(0.01)
-    assert not listening(port)
+    wait_until(lambda: not listening(port))
