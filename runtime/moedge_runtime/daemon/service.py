@@ -71,7 +71,7 @@ class Daemon:
         """Run until stopped, or done.
 
         Returns:
-            The exit code: 0, or 1 if with exit_when_done a camera failed or answers were not delivered.
+            The exit code: 0, or 1 if answers were not delivered, or if with exit_when_done a camera failed.
 
         Raises:
             MoedgeError: The bundle, the embedded broker or a camera's scheme is not usable.
@@ -117,9 +117,11 @@ class Daemon:
         self._take_down(bridge, handler, worker, readers)
         undelivered = bridge.client.backlog()[0]
         if undelivered:
-            log.error("%d messages were not delivered.", undelivered)
+            log.error(
+                "Answers or responses that no broker has acknowledged are lost: %d. Check the broker.", undelivered
+            )
         failed = any(reader.failed for reader in readers.values())
-        return 1 if done and (failed or undelivered) else 0
+        return 1 if undelivered or (done and failed) else 0
 
     def _wait(self, bridge: Bridge, readers: dict[str, CameraReader]) -> None:
         """Publish health until asked to stop, or until all cameras have ended if that ends the daemon."""

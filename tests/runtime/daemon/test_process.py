@@ -148,6 +148,14 @@ def test_a_daemon_that_starts_before_its_broker_finds_it(place: Path, bundle: Pa
     broker.stop()
 
 
+def test_a_daemon_that_cannot_deliver_its_answers_says_so_and_exits_with_1(place: Path, bundle: Path) -> None:
+    with process(write_config(place, bundle, free_port())) as daemon:
+        daemon.wait_for_log("panel/number: fake answer: frame 30")
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait_for_log("Answers or responses that no broker has acknowledged are lost: 4. Check the broker.")
+        assert daemon.wait(DEADLINE_S) == 1
+
+
 def test_the_embedded_broker_carries_a_whole_run_and_outlives_a_signal_to_the_group(place: Path, bundle: Path) -> None:
     pytest.importorskip("iotcore")
     port = free_port()
