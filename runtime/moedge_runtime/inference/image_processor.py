@@ -1,4 +1,4 @@
-"""Turns an RGB picture into the vision tower's patches, exactly as transformers' Qwen2-VL image processor does."""
+"""Turns an RGB picture into the vision tower's patches, as transformers' Qwen2-VL image processor does."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _DEFAULT_MIN_PIXELS = 56 * 56
 _DEFAULT_MAX_PIXELS = 28 * 28 * 1280
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_FILTERS = (Image.Resampling.LANCZOS, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+"""What Pillow and torch define alike. torch's `nearest` picks other pixels, and it has no box or Hamming filter."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ class ImageProcessorSettings:
         """
         for step in ("do_center_crop", "do_pad"):
             if config.get(step):
-                raise BundleError(
-                    f"preprocessor_config.json has {step}=true; this runtime resizes, rescales and normalises only. "
-                    f"Export a Qwen3-VL checkpoint with its own preprocessor_config.json.",
-                    key="bundle.preprocessor_unsupported",
-                )
+                raise _unsupported(f"{step}=true; this runtime resizes, rescales and normalises only")
         values = {key: config[key] for key in cls.__dataclass_fields__ if config.get(key) is not None}
         size = config.get("size") or {}
+        if not isinstance(size, dict):
+            raise _unsupported(f"size={size!r}; it must have shortest_edge and longest_edge, areas in pixels")
+        if values.get("resample", Image.Resampling.BICUBIC) not in list(_FILTERS):
+            raise _unsupported(f"resample={values['resample']!r}; it must be 1 (Lanczos), 2 (bilinear) or 3 (bicubic)")
         for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
             found = config.get(key) or size.get(edge) or size.get(key)
             if found:
@@ -68,7 +70,16 @@ class ImageProcessorSettings:
             if key in values:
                 value = values[key]
                 values[key] = (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
+                if len(values[key]) != 3:
+                    raise _unsupported(f"{key}={value!r}; it must have 3 numbers, for red, green and blue")
         return cls(**values)
+
+
+def _unsupported(what: str) -> BundleError:
+    return BundleError(
+        f"preprocessor_config.json has {what}. Export a Qwen3-VL checkpoint with its own preprocessor_config.json.",
+        key="bundle.preprocessor_unsupported",
+    )
 
 
 @dataclass(frozen=True)
@@ -87,9 +98,8 @@ class ProcessedImage:
 class ImageProcessor:
     """Resizes, normalises and cuts into patches.
 
-    Resizing is Pillow's, as in transformers without torchvision, and equal to it bit by bit. torch's own filter,
-    which transformers takes where torchvision is installed, gives 3.6 % of the pixels the next level and one in 100,000
-    a level up to 5 away (100 noisy pictures, torch 2.13, Pillow 13, 2026-11-23).
+    The reference is transformers' torchvision backend, which Qwen3-VL's processor cannot do without: the grid is the
+    same, and every pixel is within 2 of its 256 levels (docs/decisions/0004-image-resizing.md).
     """
 
     def __init__(self, settings: ImageProcessorSettings, max_pixels: int | None = None) -> None:
@@ -130,8 +140,7 @@ class ImageProcessor:
             )
         height, width = self.target_size(image.shape[0], image.shape[1])
         if (height, width) != image.shape[:2]:
-            resample = Image.Resampling(self.settings.resample)
-            image = np.asarray(Image.fromarray(image).resize((width, height), resample))
+            image = resize(image, height, width, Image.Resampling(self.settings.resample))
         return self._patches(image)
 
     def target_size(self, height: int, width: int) -> tuple[int, int]:
@@ -140,13 +149,6 @@ class ImageProcessor:
         Raises:
             RequestError: The picture is too elongated, or must fit the patches without resizing and does not.
         """
-        ratio = max(height, width) / min(height, width)
-        if ratio > MAX_ASPECT_RATIO:
-            raise RequestError(
-                f"An image is {width}×{height} pixels: one side is {ratio:.0f} times the other; at most "
-                f"{MAX_ASPECT_RATIO} is possible. Crop it.",
-                key="request.image_elongated",
-            )
         if not self.settings.do_resize:
             if height % self._factor or width % self._factor:
                 raise RequestError(
@@ -155,20 +157,26 @@ class ImageProcessor:
                     key="request.image_size",
                 )
             return height, width
+        ratio = max(height, width) / min(height, width)
+        if ratio > MAX_ASPECT_RATIO:
+            raise RequestError(
+                f"An image is {width}×{height} pixels: one side is {ratio:.4g} times the other; at most "
+                f"{MAX_ASPECT_RATIO} is possible. Crop it.",
+                key="request.image_elongated",
+            )
         return smart_resize(height, width, self._factor, self._min_pixels, self._max_pixels)
 
     def _patches(self, image: npt.NDArray[np.uint8]) -> ProcessedImage:
         settings = self.settings
         patch, merge, temporal = settings.patch_size, settings.merge_size, settings.temporal_patch_size
         rows, columns = image.shape[0] // patch, image.shape[1] // patch
-        normalised = np.stack([self._levels[c][image[..., c]] for c in range(3)])
-        blocks = normalised.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        blocks = image.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
         # [block row, block column, row in block, column in block, channel, y, x]
-        ordered = blocks.transpose(1, 4, 2, 5, 0, 3, 6)
-        doubled = np.broadcast_to(
-            ordered[:, :, :, :, :, None], (*ordered.shape[:5], temporal, *ordered.shape[5:])
-        )  # a picture is a video of equal frames
-        return ProcessedImage(doubled.reshape(rows * columns, -1), (1, rows, columns))
+        ordered = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, 1, patch * patch)
+        values = np.empty((rows * columns, 3, temporal, patch * patch), np.float32)
+        for channel in range(3):  # a picture is a video of equal frames
+            values[:, channel] = self._levels[channel][ordered[:, channel]]
+        return ProcessedImage(values.reshape(rows * columns, -1), (1, rows, columns))
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -188,14 +196,38 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     return new_height, new_width
 
 
+def resize(
+    image: npt.NDArray[np.uint8], height: int, width: int, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> npt.NDArray[np.uint8]:
+    """Resize with antialiasing, along the rows first and then along the columns, rounding to a level in between.
+
+    That is torch's order, and Pillow's before version 13. Pillow 13, asked for both at once, takes the columns first
+    where the height shrinks more than the width; photographs then differ by up to 11 levels.
+
+    Args:
+        image: uint8 [height, width, 3].
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
+        resample: Pillow's filter.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    rows_done = Image.fromarray(image).resize((width, image.shape[0]), resample)
+    return np.asarray(rows_done.resize((width, height), resample))
+
+
 def _levels(settings: ImageProcessorSettings) -> npt.NDArray[np.float32]:
-    """Normalised value of each of the 256 levels, float32 [3, 256]: rescaled in float64, normalised in float32."""
-    levels = np.arange(256, dtype=np.float32)
-    if settings.do_rescale:
-        levels = (levels.astype(np.float64) * settings.rescale_factor).astype(np.float32)
-    by_channel = np.repeat(levels[None], 3, axis=0)
-    if settings.do_normalize:
-        mean = np.asarray(settings.image_mean, np.float32)[:, None]
-        std = np.asarray(settings.image_std, np.float32)[:, None]
-        by_channel = (by_channel - mean) / std
-    return by_channel
+    """Normalised value of each of the 256 levels, float32 [3, 256].
+
+    Source: transformers 5.23, image_processing_backends.py, `rescale_and_normalize`, which folds the rescaling into
+    mean and deviation, in float32.
+    """
+    levels = np.repeat(np.arange(256, dtype=np.float32)[None], 3, axis=0)
+    if not settings.do_normalize:
+        return levels * np.float32(settings.rescale_factor) if settings.do_rescale else levels
+    scale = np.float32(1 / settings.rescale_factor if settings.do_rescale else 1)
+    mean = np.asarray(settings.image_mean, np.float32)[:, None] * scale
+    std = np.asarray(settings.image_std, np.float32)[:, None] * scale
+    normalised: npt.NDArray[np.float32] = (levels - mean) / std
+    return normalised
