@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moedge_runtime.bundle import Bundle
-from moedge_runtime.errors import ConfigError, RequestError
-from moedge_runtime.inference.chat import load_chat_template
-from moedge_runtime.inference.constraint import SchemaCompiler
+from moedge_runtime.inference.check import RequestChecker, RequestProblem, context_of
 from moedge_runtime.inference.decoder import Cancelled, Decoder, DecoderInput, InlineDecoder, PagedDecoder, ShouldStop
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.embedding import EmbeddingTable
@@ -24,11 +22,10 @@ from moedge_runtime.inference.generation import Generated, Generation, OnText, T
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings, ProcessedImage
 from moedge_runtime.inference.onnx_session import configure_threads, providers_for
 from moedge_runtime.inference.positions import image_tokens, mrope_positions
-from moedge_runtime.inference.prompt import Prompt, PromptBuilder
-from moedge_runtime.inference.request import DEFAULT_MAX_CONTEXT, Answer, AskRequest, EngineOptions, Timing
+from moedge_runtime.inference.prompt import Prompt
+from moedge_runtime.inference.request import Answer, AskRequest, EngineOptions, Timing
 from moedge_runtime.inference.sampling import Sampling
-from moedge_runtime.inference.thinking import CLOSING, ThinkingTracker
-from moedge_runtime.inference.tokenizer import Tokenizer
+from moedge_runtime.inference.thinking import ThinkingTracker
 from moedge_runtime.inference.vision import VisionEncoder, VisionFeatures
 
 
@@ -46,15 +43,11 @@ class Engine:
         self.options = options
         self._model = bundle.manifest.model
         self._decoder = decoder
-        self._tokenizer = Tokenizer(bundle.file("tokenizer.json"))
-        self._prompts = PromptBuilder(self._tokenizer, load_chat_template(bundle), self._model)
+        self._checker = RequestChecker(bundle, decoder.cache.capacity, options.max_pixels)
         settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
         self._image_processor = ImageProcessor(settings, options.max_pixels)
         self._vision = VisionEncoder(bundle, options.provider)
         self._embedding = EmbeddingTable(bundle)
-        self._schemas = SchemaCompiler(
-            bundle.file("tokenizer.json"), self._model.text.vocab_size, self._model.tokens.end_of_text[0]
-        )
         self._lock = threading.Lock()
         self._cached: list[int] = []  # tokens of the text prefix that the KV cache holds
 
@@ -68,7 +61,7 @@ class Engine:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         options = options or EngineOptions()
-        options = replace(options, max_context=_max_context(opened, options))
+        options = replace(options, max_context=context_of(opened, options.max_context))
         providers_for(options.provider)
         configure_threads(options.threads)
         decoder = _open_decoder(opened, options)
@@ -114,6 +107,16 @@ class Engine:
         with self._lock:
             return self._ask(request, on_text, should_stop, on_reasoning)
 
+    def check(self, request: AskRequest, unseen_images: int = 0) -> list[RequestProblem]:
+        """What `ask` would refuse in `request`, all of it, as far as it can be said without pictures.
+
+        Args:
+            request: Its own images are not looked at.
+            unseen_images: Images to come; each is counted with the fewest tokens that it can have.
+        """
+        with self._lock:
+            return self._checker.problems(request, unseen_images)
+
     def _ask(
         self,
         request: AskRequest,
@@ -124,8 +127,8 @@ class Engine:
         clock = _Clock()
         images = [self._image_processor(image) for image in request.images]
         counts = [image_tokens(image.grid_thw, self._model.vision.spatial_merge_size) for image in images]
-        prompt = self._prompts.build(request, counts)
-        self._check_lengths(request, prompt)
+        prompt = self._checker.prompts.build(request, counts)
+        self._checker.check_lengths(request, prompt)
         generation = self._generation(request, prompt, on_text, on_reasoning)
         clock.lap("preprocess")
         features = self._features(images)
@@ -164,9 +167,9 @@ class Engine:
         self, request: AskRequest, prompt: Prompt, on_text: OnText | None, on_reasoning: OnText | None
     ) -> Generation:
         tokens = self._model.tokens
-        constraint = None if request.json_schema is None else self._schemas.compile(request.json_schema)
+        constraint = None if request.json_schema is None else self._checker.schemas.compile(request.json_schema)
         return Generation(
-            self._tokenizer,
+            self._checker.tokenizer,
             chooser=TokenChooser(request.sampling, request.seed, prompt.tokens),
             tracker=ThinkingTracker(tokens.think_start, tokens.think_end, prompt.thinking, request.thinking_budget),
             constraint=constraint,
@@ -175,17 +178,6 @@ class Engine:
             on_text=on_text,
             on_reasoning=on_reasoning,
         )
-
-    def _check_lengths(self, request: AskRequest, prompt: Prompt) -> None:
-        self._decoder.cache.check_room(len(prompt.tokens), request.max_new_tokens)
-        if prompt.thinking and request.thinking_budget is not None:
-            needed = request.thinking_budget + len(self._tokenizer.encode(CLOSING)) + 1
-            if needed > request.max_new_tokens:
-                raise RequestError(
-                    f"thinking_budget={request.thinking_budget} leaves no room for an answer in "
-                    f"max_new_tokens={request.max_new_tokens}. Set max_new_tokens to {needed} or more.",
-                    key="request.thinking_budget",
-                )
 
     def _features(self, images: list[ProcessedImage]) -> VisionFeatures:
         if images:
@@ -247,17 +239,8 @@ class Engine:
         return advance
 
 
-def _max_context(bundle: Bundle, options: EngineOptions) -> int:
-    longest = bundle.manifest.model.text.max_position_embeddings
-    if options.max_context is None:
-        return min(DEFAULT_MAX_CONTEXT, longest)
-    if not 1 < options.max_context <= longest:
-        raise ConfigError(f"max_context={options.max_context:,} is not possible: this model has 2 to {longest:,}.")
-    return options.max_context
-
-
 def _open_decoder(bundle: Bundle, options: EngineOptions) -> Decoder:
-    max_context = _max_context(bundle, options)
+    max_context = context_of(bundle, options.max_context)
     if bundle.manifest.form == "inline":
         return InlineDecoder(bundle, max_context, options.provider)
     make = options.experts or (lambda opened: NumpyExperts(opened, options.expert_cache_bytes))

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime as ort
 
 from moedge_runtime.bundle import TextInfo
-from moedge_runtime.errors import RequestError
 
 
 class KvCache:
@@ -30,29 +29,10 @@ class KvCache:
         self.keys: list[Any] = [_zeros(shape, device) for _ in range(text.num_hidden_layers)]
         self.values: list[Any] = [_zeros(shape, device) for _ in range(text.num_hidden_layers)]
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of all buffers."""
-        return sum(4 * int(np.prod(value.shape())) for value in (*self.keys, *self.values))
-
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens only."""
         assert 0 <= length <= self.length
         self.length = length
-
-    def check_room(self, prompt_tokens: int, new_tokens: int) -> None:
-        """Refuse a question that cannot be finished.
-
-        Raises:
-            RequestError: `prompt_tokens` + `new_tokens` is more than the capacity.
-        """
-        if prompt_tokens + new_tokens > self.capacity:
-            raise RequestError(
-                f"The prompt has {prompt_tokens:,} tokens and the answer may have {new_tokens:,}; together that is "
-                f"more than max_context={self.capacity:,}. Shorten the question, lower max_pixels of the images or "
-                f"max_new_tokens, or raise max_context.",
-                key="request.too_long",
-            )
 
     def bind(self, binding: Any, layer: int, suffix: str = "") -> None:
         """Bind a layer's buffers to the inputs `past_key`, `past_value` and outputs `present_key`, `present_value`.

@@ -13,6 +13,7 @@ from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import RequestError
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.sampling import Sampling
+from moedge_runtime.strict_json import check_json, is_text
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -80,8 +81,20 @@ class AskRequest:
         """Check what needs no model.
 
         Raises:
-            RequestError: A number is out of range.
+            RequestError: A number is out of range, or a text is none.
         """
+        for name, text in (("question", self.question), ("system prompt", self.system or "")):
+            if not is_text(text):
+                raise RequestError(
+                    f"The {name} {ascii(text)[:100]} is not text: it holds bytes that are no UTF-8. "
+                    f"Give whole characters.",
+                    key="request.not_text",
+                )
+        if self.json_schema is not None:
+            try:
+                check_json(self.json_schema)
+            except ValueError as error:
+                raise RequestError(f"The JSON schema is not valid: {error}.", key="request.schema_invalid") from error
         if self.max_new_tokens < 1:
             raise RequestError(f"max_new_tokens={self.max_new_tokens} is not possible. Set at least 1.")
         if self.thinking_budget is not None and self.thinking_budget < 0:
