@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from moedge_runtime.config.environment import substitute
-from moedge_runtime.config.model import CONFIG_VERSION, Config
+from moedge_runtime.config.model import CONFIG_VERSION, Config, Origin
 from moedge_runtime.config.problems import path_text, reference_problems, schema_problems
 from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
 from moedge_runtime.errors import ConfigError
@@ -40,6 +40,9 @@ def load_config(path: str | Path, environment: Mapping[str, str] | None = None) 
         raise ConfigError(f"Configuration '{path}' is not UTF-8 text ({error}).", key="config.unreadable") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"Configuration '{path}' is not valid YAML: {error}", key="config.invalid_yaml") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"Configuration '{path}' is not valid YAML: {reason}.", key="config.invalid_yaml") from error
     _check_version(path, raw)
     raw, unset = substitute(raw, os.environ if environment is None else environment)
     problems += unset
@@ -50,9 +53,16 @@ def load_config(path: str | Path, environment: Mapping[str, str] | None = None) 
         unset_paths = {at for at, _ in unset}
         problems += [problem for problem in schema_problems(error) if problem[0] not in unset_paths]
     problems += reference_problems(raw)
+    origin = Origin(path, lines)
     if config is None or problems:
-        raise ConfigError(_report(path, problems, lines), key="config.invalid")
+        raise ConfigError(_report(origin, problems), key="config.invalid")
+    config._origin = origin
     return config
+
+
+def config_error(config: Config, problems: Problems) -> ConfigError:
+    """What is wrong with a configuration that was read, in the form in which `load_config` reports it."""
+    return ConfigError(_report(config._origin, problems), key="config.invalid")
 
 
 def _check_version(path: Path, raw: object) -> None:
@@ -70,8 +80,13 @@ def _check_version(path: Path, raw: object) -> None:
         )
 
 
-def _report(path: Path, problems: Problems, lines: dict[tuple[str | int, ...], int]) -> str:
-    located = [(line_of(at, lines) or 0, path_text(at), text) for at, text in problems]
-    listing = [f"  line {line}: {where + ': ' if where else ''}{text}" for line, where, text in sorted(located)]
+def _report(origin: Origin | None, problems: Problems) -> str:
+    lines = origin.lines if origin else {}
+    located = sorted((line_of(at, lines) or 0, path_text(at), text) for at, text in problems)
+    name = f"Configuration '{origin.path}'" if origin else "The configuration"
     count = f"{len(problems)} errors" if len(problems) > 1 else "1 error"
-    return "\n".join([f"Configuration '{path}' has {count}:", *listing])
+    listing = [
+        "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text
+        for line, where, text in located
+    ]
+    return "\n".join([f"{name} has {count}:", *listing])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
 
 from moedge_runtime.config.values import (
     CameraSource,
@@ -48,11 +50,11 @@ class ModelConfig(_Frozen):
 
     bundle: ResolvedPath
     """Directory that `moedge export` wrote."""
-    threads: Positive | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads that compute; null for one a core."""
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     """ONNX Runtime execution provider of the dense parts. Only cpu has been run so far."""
-    max_context: Positive | None = None
+    max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of a prompt and its answer together; null for the runtime's default. The KV cache is
     allocated for it at start."""
     verify: bool = True
@@ -108,7 +110,7 @@ class CameraConfig(_Frozen):
     realtime: bool = False
     """false: every frame waits for its answers, time is the video's. true: the source plays as a live camera would, and
     a frame whose turn has not come is replaced by a newer one."""
-    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    fps: Annotated[float, Field(ge=0.001, le=240)] | None = None
     """file: at most so many frames a second of video, null for all. folder: images a second, null for 1."""
     enabled: bool = True
     """false: the camera is listed as disabled and never opened."""
@@ -153,8 +155,18 @@ class LogConfig(_Frozen):
     """Least level that is written."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The file that a configuration was read from, and the line (from 1) of every path in it."""
+
+    path: Path
+    lines: dict[tuple[str | int, ...], int]
+
+
 class Config(_Frozen):
     """All of moedge.yaml."""
+
+    _origin: Origin | None = PrivateAttr(default=None)
 
     version: Literal[1]
     """Version of this file's form."""

@@ -12,6 +12,8 @@ from moedge_runtime.config.yaml_lines import Path, Problems
 
 _SECRET_KEYS = {"password"}
 
+_SHOWN_CHARACTERS = 100
+
 
 def schema_problems(error: ValidationError) -> Problems:
     """Every error of pydantic as a path and a sentence."""
@@ -75,8 +77,17 @@ def _sentence(kind: str, path: Path, message: str, value: Any) -> str:
     reason = message.removeprefix("Value error, ").removeprefix("Input ")
     if kind == "string_pattern_mismatch":
         reason = "use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
-    if (path and path[-1] in _SECRET_KEYS) or "@" in str(value):  # a URL may hold a password
+    if (path and path[-1] in _SECRET_KEYS) or (isinstance(value, str) and "@" in value):  # a URL may hold a password
         return reason
+    return got(value, reason)
+
+
+def got(value: object, reason: str) -> str:
+    """`reason` with the value in front, if that is short enough to be read."""
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN_CHARACTERS:
+        return f"got an integer of more than {_SHOWN_CHARACTERS} digits; {reason}"
+    if isinstance(value, str) and len(value) > _SHOWN_CHARACTERS:
+        return f"got {value[:_SHOWN_CHARACTERS]!r}…; {reason}"
     return f"got {value!r}; {reason}" if isinstance(value, str | int | float | bool | None) else reason
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
+from moedge_runtime.strict_json import check_json, parse_json
+
 EVERY_FRAME = 0.0
 """The interval that `every_frame` stands for: no time has to pass between two answers."""
 
 SECONDS_BY_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+MAX_DURATION_S = 366 * 86400
+"""A year: more is a mistake, and waits longer than some clocks can count."""
+
 DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|min|h)?$"
 PATH_SCHEMES = ("file", "folder")
 """Camera sources whose rest is a path and is resolved against the configuration file."""
@@ -21,6 +26,8 @@ PATH_SCHEMES = ("file", "folder")
 def parse_duration(value: object) -> float:
     """Seconds from a number of seconds or a text such as `500ms`, `5s`, `2m`, `1h`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int) and abs(value) > MAX_DURATION_S:  # perhaps too large for a float
+            return math.inf if value > 0 else -math.inf
         return float(value)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?", value.strip()) if isinstance(value, str) else None
     if match is None:
@@ -37,7 +44,12 @@ def _base_dir(info: ValidationInfo) -> Path:
 
 
 def _resolve_path(path: Path, info: ValidationInfo) -> Path:
-    return _base_dir(info) / path.expanduser()
+    if "\0" in str(path):
+        raise ValueError("a path holds no null character")
+    try:
+        return _base_dir(info) / path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the directory in full") from error
 
 
 def _existing_file(path: Path, info: ValidationInfo) -> Path:
@@ -55,29 +67,36 @@ def _resolve_source(source: str, info: ValidationInfo) -> str:
         return source
     if rest.startswith("//"):
         rest = rest[2:]
-    return f"{scheme}:{_base_dir(info) / Path(rest).expanduser()}"
+    return f"{scheme}:{_resolve_path(Path(rest), info)}"
 
 
 def _load_json_schema(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
-        path = _base_dir(info) / Path(value).expanduser()
+        path = _resolve_path(Path(value), info)
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"the JSON Schema '{path}' cannot be read ({error.strerror})") from error
         except ValueError as error:
             raise ValueError(f"'{path}' is not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError("a JSON Schema is an object, or the path of a file that holds one")
+    try:
+        check_json(value)
+    except ValueError as error:
+        raise ValueError(f"the JSON Schema is not valid: {error}") from error
     return value
 
 
 _DURATION_SCHEMA = {
-    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_S},
+        {"type": "string", "pattern": DURATION_PATTERN},
+    ]
 }
 _INTERVAL_SCHEMA = {
     "anyOf": [
-        {"type": "number", "minimum": 0},
+        {"type": "number", "minimum": 0, "maximum": MAX_DURATION_S},
         {"type": "string", "pattern": DURATION_PATTERN},
         {"const": "every_frame"},
     ]
@@ -86,10 +105,14 @@ _INTERVAL_SCHEMA = {
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 """A name that becomes one level of a topic."""
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0), WithJsonSchema(_DURATION_SCHEMA)]
-"""Seconds, more than 0."""
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), Field(gt=0, le=MAX_DURATION_S), WithJsonSchema(_DURATION_SCHEMA)
+]
+"""Seconds, more than 0, a year at most."""
 
-Interval = Annotated[float, BeforeValidator(_parse_interval), Field(ge=0), WithJsonSchema(_INTERVAL_SCHEMA)]
+Interval = Annotated[
+    float, BeforeValidator(_parse_interval), Field(ge=0, le=MAX_DURATION_S), WithJsonSchema(_INTERVAL_SCHEMA)
+]
 """Seconds of camera time between two answers; `EVERY_FRAME` for each frame."""
 
 ResolvedPath = Annotated[Path, AfterValidator(_resolve_path)]

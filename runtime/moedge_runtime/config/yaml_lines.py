@@ -9,6 +9,9 @@ import yaml
 Path = tuple[str | int, ...]
 Problems = list[tuple[Path, str]]
 
+MAX_VALUES = 100_000
+"""Keys and items of a file, every use of an alias counted: ten lines of aliases can stand for billions."""
+
 
 def read_yaml(text: str) -> tuple[Any, dict[Path, int], Problems]:
     """Parse `text`.
@@ -18,6 +21,9 @@ def read_yaml(text: str) -> tuple[Any, dict[Path, int], Problems]:
 
     Raises:
         yaml.YAMLError: `text` is no YAML.
+        ValueError: An alias contains itself, aliases multiply to more than MAX_VALUES values, or a value is none of its
+            type, such as a 31st of February.
+        RecursionError: It is nested very deeply.
     """
     loader = yaml.SafeLoader(text)
     lines: dict[Path, int] = {}
@@ -26,10 +32,10 @@ def read_yaml(text: str) -> tuple[Any, dict[Path, int], Problems]:
         node = loader.get_single_node()
         if node is None:
             return None, lines, problems
+        _note_lines(node, (), lines, problems, set())
         value = loader.construct_document(node)
     finally:
         loader.dispose()
-    _note_lines(node, (), lines, problems)
     return value, lines, problems
 
 
@@ -40,8 +46,15 @@ def line_of(path: Path, lines: dict[Path, int]) -> int | None:
     return lines.get(path)
 
 
-def _note_lines(node: yaml.Node, path: Path, lines: dict[Path, int], problems: Problems) -> None:
+def _note_lines(
+    node: yaml.Node, path: Path, lines: dict[Path, int], problems: Problems, parents: set[yaml.Node]
+) -> None:
+    if node in parents:
+        raise ValueError(f"line {node.start_mark.line + 1}: what an anchor stands for contains itself")
+    if len(lines) > MAX_VALUES:
+        raise ValueError(f"its aliases multiply to more than {MAX_VALUES:,} values")
     lines.setdefault(path, node.start_mark.line + 1)
+    parents.add(node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
@@ -53,7 +66,8 @@ def _note_lines(node: yaml.Node, path: Path, lines: dict[Path, int], problems: P
                 problems.append((child, f"the key is given twice, here and in line {lines[child]}"))
             seen.add(key)
             lines[child] = key_node.start_mark.line + 1
-            _note_lines(value_node, child, lines, problems)
+            _note_lines(value_node, child, lines, problems, parents)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*path, index), lines, problems)
+            _note_lines(item, (*path, index), lines, problems, parents)
+    parents.remove(node)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moedge_runtime.errors import RequestError
+from moedge_runtime.strict_json import parse_json
 
 MAX_REQUEST_BYTES = 64 * 1024
 """A question with its JSON Schema is a few kB."""
@@ -75,16 +75,12 @@ def _json_object(payload: bytes) -> dict[str, Any]:
             f"The request has {len(payload):,} bytes; at most {MAX_REQUEST_BYTES:,} are read.", key="request.too_large"
         )
     try:
-        value = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant) if payload else {}
-    except (ValueError, RecursionError) as error:
+        value = parse_json(payload.decode("utf-8")) if payload else {}
+    except ValueError as error:
         raise RequestError(f"The request is not valid JSON: {error}.", key="request.invalid_json") from error
     if not isinstance(value, dict):
         raise RequestError("The request is not a JSON object.", key="request.invalid_json")
     return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _problem(detail: Any) -> str:

@@ -1,8 +1,16 @@
+import contextlib
+import json
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from moedge_runtime.config import load_config
+from moedge_runtime.config.schema import config_schema
 from moedge_runtime.errors import ConfigError
+from runtime.config.test_schema import keys
 
 GOOD = """\
 version: 1
@@ -158,6 +166,90 @@ def test_an_embedded_broker_is_a_switch_or_an_address(tmp_path: Path) -> None:
     other = load_config(write(tmp_path, text % "{port: 1999}")).mqtt.embedded
     assert other is not None
     assert other.port == 1999
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a [*a]", "line 1: what an anchor stands for contains itself."),
+        ("a: &a\n  b: *a", "line 1: what an anchor stands for contains itself."),
+        ("[" * 5000, "it is nested too deeply."),
+        ("a: 2026-02-31", "day is out of range for month."),
+        ("a: !!int x", "invalid literal for int() with base 10: 'x'."),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1]\n"
+            + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+            "its aliases multiply to more than 100,000 values.",
+        ),
+    ],
+)
+def test_yaml_that_is_a_trap_is_refused_in_one_sentence(tmp_path: Path, text: str, reason: str) -> None:
+    assert refusal(tmp_path, text) == f"Configuration '{tmp_path}/moedge.yaml' is not valid YAML: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("addition", "problem"),
+    [
+        ("health: {interval: .inf}", "health.interval: got inf; should be less than or equal to 31622400"),
+        ("health: {interval: .nan}", "health.interval: got nan; should be greater than 0"),
+        ("health: {interval: -1}", "health.interval: got -1; should be greater than 0"),
+        ("health: {interval: 9999999h}", "health.interval: got '9999999h'; should be less than or equal to 31622400"),
+        ("health: {interval: 0x" + "f" * 5000 + "}", "health.interval: got an integer of more than 100 digits; "),
+        ("log: {level: " + "x" * 5000 + "}", "log.level: got '" + "x" * 100 + "'…; should be 'debug', 'info'"),
+        ("log: {? [1] : 2}", "is not valid YAML"),
+    ],
+)
+def test_values_beyond_every_clock_and_screen_are_refused(tmp_path: Path, addition: str, problem: str) -> None:
+    assert problem in refusal(tmp_path, GOOD + addition + "\n", {"PASSWORD": "x"})
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ("{const: .inf}", "the JSON Schema is not valid: inf is no JSON number"),
+        ("{const: 2026-01-01}", "the JSON Schema is not valid: datetime.date(2026, 1, 1) is no JSON value"),
+        ("{1: 2}", "the JSON Schema is not valid: the key 1 is no text"),
+        ('{const: "\\ud800"}', "the JSON Schema is not valid: the text '\\ud800' holds half a character"),
+        ("~nobody-here/x.json", "Could not determine home directory.; write the directory in full"),
+        ('"a\\0b"', "a path holds no null character"),
+        ("deep.json", "/deep.json' is not valid JSON (it is nested deeper than 64 levels)"),
+    ],
+)
+def test_a_json_schema_that_is_no_json_is_refused(tmp_path: Path, schema: str, problem: str) -> None:
+    (tmp_path / "deep.json").write_text("[" * 5000)
+    text = GOOD.replace("interval: 500ms", f"json_schema: {schema}")
+    assert "  line 8: watches[0].json_schema: " in refusal(tmp_path, text, {"PASSWORD": "x"})
+    assert problem in refusal(tmp_path, text, {"PASSWORD": "x"})
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.sampled_from(["~x/y", "\0"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    max_leaves=6,
+)
+sections = st.sampled_from(
+    ["version", "device", "model", "mqtt", "cameras", "watches", "health", "log", "exit_when_done"]
+)
+inside = st.sampled_from(sorted({path.rpartition(".")[2] for path in keys(config_schema())}))
+
+
+@given(st.dictionaries(sections, values | st.dictionaries(inside, values) | st.lists(st.dictionaries(inside, values))))
+def test_no_file_whatever_raises_anything_but_a_configuration_error(changes: dict[str, object]) -> None:
+    good = yaml.safe_load(GOOD.replace("${PASSWORD}", "x"))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "moedge.yaml"
+        path.write_text(yaml.dump(good | changes, allow_unicode=False))
+        with contextlib.suppress(ConfigError):
+            json.dumps(load_config(path, {}).public(), allow_nan=False)
+
+
+@given(st.text(max_size=200) | st.binary(max_size=200))
+def test_no_bytes_whatever_raise_anything_but_a_configuration_error(content: str | bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "moedge.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(ConfigError):
+            load_config(path, {})
 
 
 def test_a_json_schema_is_written_in_place_or_in_a_file(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moedge_runtime.errors import RequestError
+from moedge_runtime.mqtt.payloads import Response
 from moedge_runtime.mqtt.requests import AskCommand, parse_request, transaction_of
 
 json_values = st.recursive(
@@ -30,6 +33,23 @@ def test_no_bytes_count_as_an_empty_object() -> None:
         (b'{"question": NaN}', "request.invalid_json", "The request is not valid JSON: NaN is no JSON number."),
         (b"[" * 60_000, "request.invalid_json", "The request is not valid JSON: "),
         (b'{"question": ' + b"9" * 5000 + b"}", "request.invalid_json", "The request is not valid JSON: "),
+        (
+            b'{"json_schema": {"const": 1e400}}',
+            "request.invalid_json",
+            "The request is not valid JSON: inf is no JSON n",
+        ),
+        (
+            b'{"question": -Infinity}',
+            "request.invalid_json",
+            "The request is not valid JSON: -Infinity is no JSON numb",
+        ),
+        (
+            b'{"transaction": 99999999999999999999}',
+            "request.invalid_json",
+            "an integer is beyond ±9223372036854775807.",
+        ),
+        (b'{"question": "\\ud800"}', "request.invalid_json", "the text '\\ud800' holds half a character, a lone surr"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "request.invalid_json", "it is nested deeper than 64 levels."),
         (b" " * 70_000, "request.too_large", "The request has 70,000 bytes; at most 65,536 are read."),
         (b"{}", "request.invalid", "The request 'ask' is not valid: question: is required."),
         (b'{"question": 1}', "request.invalid", "question: Input should be a valid string"),
@@ -59,6 +79,20 @@ def test_the_transaction_of_a_wrong_request_is_found_if_it_can_be_given_back() -
     assert transaction_of(b'{"transaction": "t1", "nonsense": 1}') == "t1"
     for payload in (b"", b"{", b"\xff", b'{"transaction": []}', b'{"transaction": "' + b"x" * 300 + b'"}'):
         assert transaction_of(payload) is None
+
+
+requests = st.fixed_dictionaries({"question": st.text(min_size=1)}, optional={"json_schema": json_values})
+
+
+@given(requests.map(json.dumps))
+def test_what_is_read_can_be_sent_back(text: str) -> None:
+    """A question and its schema go back in the answer, which must be JSON for everybody."""
+    try:
+        command = parse_request("ask", text.encode())
+    except RequestError:
+        return
+    sent = Response(status="ok", data=command.model_dump(mode="json")).encode()
+    assert json.loads(sent, parse_constant=pytest.fail)["data"]["question"] == json.loads(text)["question"]
 
 
 @given(st.sampled_from(["ask", "health"]), st.binary(max_size=300) | json_values.map(lambda v: repr(v).encode()))
