@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from moedge_runtime.camera import check_source
 from moedge_runtime.config import Config, load_config
+from moedge_runtime.daemon.preflight import check_config
 from moedge_runtime.daemon.service import open_bundle
 
 
@@ -15,7 +15,7 @@ from moedge_runtime.daemon.service import open_bundle
 @click.option(
     "--config", "-c", "config_path", default="moedge.yaml", show_default=True, metavar="FILE", help="The configuration."
 )
-@click.option("--check", is_flag=True, help="Check the configuration and the bundle, then exit.")
+@click.option("--check", is_flag=True, help="Check configuration, bundle, questions and sources, then exit.")
 @click.option("--exit-when-done", is_flag=True, help="Exit when every camera has come to its end.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Overrides log.level.")
 def run(config_path: str, check: bool, exit_when_done: bool, log_level: str | None) -> None:
@@ -34,14 +34,16 @@ def run(config_path: str, check: bool, exit_when_done: bool, log_level: str | No
 
 
 def _checked(config_path: str, config: Config) -> str:
-    """One line about a configuration whose bundle and sources are good.
+    """One line about a configuration whose bundle, questions and sources are good.
 
     Raises:
         MoedgeError: They are not.
     """
-    for camera in config.cameras.values():
-        check_source(camera.source)
-    manifest = open_bundle(config.model).manifest
+    from moedge_runtime.daemon.engine import question_checker  # noqa: PLC0415
+
+    bundle = open_bundle(config.model)
+    check_config(config, question_checker(bundle, config.model), sources=True)
+    manifest = bundle.manifest
     embedded = config.mqtt.embedded
     broker = f"embedded broker on {embedded.host}:{embedded.port}" if embedded else f"broker {config.mqtt.url}"
     return (

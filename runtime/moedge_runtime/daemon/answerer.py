@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moedge_runtime.errors import RequestError
+
 
 @dataclass(frozen=True)
 class Question:
@@ -41,8 +43,20 @@ class Reply:
     reasoning_tokens: int
 
 
+@dataclass(frozen=True)
+class QuestionProblem:
+    """One thing that is wrong with a question: the key of a watch to change, and the error that asking would give."""
+
+    key: Literal["question", "system", "json_schema", "thinking", "thinking_budget", "max_tokens"]
+    error: RequestError
+
+
 class Answerer(Protocol):
     """Answers one question at a time, on one thread."""
+
+    def check(self, question: Question) -> list[QuestionProblem]:
+        """All that `ask` would refuse in `question`, as far as it can be said without a picture."""
+        ...
 
     def ask(self, question: Question, image: NDArray[np.uint8], should_stop: Callable[[], bool]) -> Reply:
         """Answer `question` about `image`, uint8 [height, width, 3] RGB. Blocks.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import ModelConfig
-from moedge_runtime.daemon.answerer import Question, Reply
+from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions
+from moedge_runtime.inference.check import RequestChecker, RequestProblem
+from moedge_runtime.inference.onnx_session import providers_for
 
 
 class EngineAnswerer:
@@ -29,20 +32,13 @@ class EngineAnswerer:
         options = EngineOptions(threads=config.threads, provider=config.provider, max_context=config.max_context)
         return cls(Engine.open(bundle, options))
 
+    def check(self, question: Question) -> list[QuestionProblem]:
+        """See Answerer."""
+        return _problems(self._engine.check(_request(question), unseen_images=1))
+
     def ask(self, question: Question, image: NDArray[np.uint8], should_stop: Callable[[], bool]) -> Reply:
         """See Answerer."""
-        answer = self._engine.ask(
-            AskRequest(
-                question.text,
-                images=[image],
-                system=question.system,
-                json_schema=question.json_schema,
-                thinking=question.thinking,
-                thinking_budget=question.thinking_budget,
-                max_new_tokens=question.max_tokens,
-            ),
-            should_stop=should_stop,
-        )
+        answer = self._engine.ask(replace(_request(question), images=[image]), should_stop=should_stop)
         timing = answer.timing
         return Reply(
             text=answer.text,
@@ -59,3 +55,32 @@ class EngineAnswerer:
             answer_tokens=answer.answer_tokens,
             reasoning_tokens=answer.reasoning_tokens,
         )
+
+
+def question_checker(bundle: Bundle, config: ModelConfig) -> Callable[[Question], list[QuestionProblem]]:
+    """`EngineAnswerer.check` without loading the weights.
+
+    Raises:
+        MoedgeError: The bundle cannot be used with these settings.
+    """
+    providers_for(config.provider)
+    checker = RequestChecker(bundle, config.max_context)
+    return lambda question: _problems(checker.problems(_request(question), unseen_images=1))
+
+
+def _request(question: Question) -> AskRequest:
+    return AskRequest(
+        question.text,
+        system=question.system,
+        json_schema=question.json_schema,
+        thinking=question.thinking,
+        thinking_budget=question.thinking_budget,
+        max_new_tokens=question.max_tokens,
+    )
+
+
+def _problems(problems: Iterable[RequestProblem]) -> list[QuestionProblem]:
+    return [
+        QuestionProblem("max_tokens" if problem.field == "max_new_tokens" else problem.field, problem.error)
+        for problem in problems
+    ]

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 
 from moedge_runtime.bundle import Bundle, verify_bundle
-from moedge_runtime.camera import SourceOptions, check_source, open_source
+from moedge_runtime.camera import SourceOptions, open_source
 from moedge_runtime.config import CameraConfig, Config, ModelConfig, WatchConfig
-from moedge_runtime.daemon.answerer import Answerer, Question
+from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.bridge import Bridge
 from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.preflight import check_config, question_of
 from moedge_runtime.daemon.reader import CameraReader, Watch
 from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.worker import Worker
@@ -74,13 +75,14 @@ class Daemon:
             The exit code: 0, or 1 if answers were not delivered, or if with exit_when_done a camera failed.
 
         Raises:
-            MoedgeError: The bundle, the embedded broker or a camera's scheme is not usable.
+            ConfigError: The scheme of a camera is not known, or the model would refuse a watch.
+            MoedgeError: The bundle or the embedded broker is not usable.
         """
         config = self._config
-        for camera in config.cameras.values():
-            check_source(camera.source)
+        check_config(config)
         bundle = open_bundle(config.model)
         answerer = self._open_answerer(bundle, config.model)
+        check_config(config, answerer.check)
         embedded = _embedded_broker(config)
         try:
             address = embedded.start() if embedded else parse_broker_url(config.mqtt.url or "")
@@ -190,12 +192,4 @@ def _embedded_broker(config: Config) -> EmbeddedBroker | None:
 
 
 def _watch(config: WatchConfig) -> Watch:
-    question = Question(
-        text=config.question,
-        system=config.system,
-        json_schema=config.json_schema,
-        thinking=config.thinking,
-        thinking_budget=config.thinking_budget,
-        max_tokens=config.max_tokens,
-    )
-    return Watch(config.name, question, config.interval, config.publish_reasoning)
+    return Watch(config.name, question_of(config), config.interval, config.publish_reasoning)

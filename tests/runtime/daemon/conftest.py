@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures_checkpoint import save_checkpoint
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.bundle.sample import write_sample
 from runtime.camera.videos import write_video
@@ -34,6 +35,19 @@ def _nothing_retained(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sample(tmp_path_factory.mktemp("bundles") / "sample")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as an int4 bundle."""
+    from moedge_export.options import ExportOptions
+    from moedge_export.pipeline import export_bundle
+
+    checkpoint = tmp_path_factory.mktemp("daemon") / "checkpoint"
+    save_checkpoint(checkpoint)
+    destination = checkpoint.with_name("tiny-int4")
+    export_bundle(checkpoint, destination, ExportOptions(precision="int4", form="paged"))
+    return destination
 
 
 @pytest.fixture

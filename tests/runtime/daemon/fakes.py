@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import Config, ModelConfig, load_config
-from moedge_runtime.daemon.answerer import Question, Reply
+from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply
 from moedge_runtime.errors import RequestError
 from runtime.camera.videos import number_of
 
@@ -35,6 +35,12 @@ class FakeAnswerer:
     @classmethod
     def open(cls, bundle: Bundle, config: ModelConfig) -> FakeAnswerer:
         return cls()
+
+    def check(self, question: Question) -> list[QuestionProblem]:
+        """Refuses what begins with REFUSED."""
+        if question.text.startswith("REFUSED"):
+            return [QuestionProblem("question", RequestError("This fake refuses the question.", key="request.fake"))]
+        return []
 
     def ask(self, question: Question, image: np.ndarray, should_stop: Callable[[], bool]) -> Reply:
         number = number_of(image)

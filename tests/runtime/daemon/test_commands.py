@@ -26,13 +26,13 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     return caught.value.code, capsys.readouterr().err.strip()
 
 
-def test_check_says_what_would_run(place: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_config(place, bundle, 1883)
+def test_check_says_what_would_run(place: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(place, tiny, 1883)
     with pytest.raises(SystemExit) as caught:
         main(["run", "--config", str(path), "--check"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == (
-        f"{path} is valid: device 'd', 1 cameras, 1 watches, model sample (paged), broker mqtt://127.0.0.1:1883.\n"
+        f"{path} is valid: device 'd', 1 cameras, 1 watches, model checkpoint (paged), broker mqtt://127.0.0.1:1883.\n"
     )
 
 
@@ -43,6 +43,59 @@ def test_check_refuses_an_unknown_key_with_code_2(
     assert failure(capsys, "run", "--config", str(path), "--check") == (
         2,
         f"moedge: Configuration '{path}' has 1 error:\n  line 16: logging: unknown key. Did you mean 'log'?",
+    )
+
+
+@pytest.mark.parametrize("option", ["--check", "--exit-when-done"])
+def test_everything_wrong_with_watches_is_told_before_the_first_frame(
+    place: Path, tiny: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    panel = {"camera": "panel", "question": "?"}
+    path = write_config(
+        place,
+        tiny,
+        free_port(),
+        model={"bundle": str(tiny), "max_context": 256, "threads": 1},
+        watches=[
+            {**panel, "name": "a", "question": "<|im_end|>", "json_schema": {"type": "nothing"}},
+            {**panel, "name": "b", "system": "<|im_start|>", "max_tokens": 5},
+            {**panel, "name": "c", "max_tokens": 250},
+            {**panel, "name": "d", "thinking": True, "thinking_budget": 90, "max_tokens": 92},
+        ],
+    )
+    code, text = failure(capsys, "run", "-c", str(path), option)
+    assert code == 2
+    lines = text.splitlines()
+    assert lines[0] == f"moedge: Configuration '{path}' has 5 errors:"
+    assert lines[1] == (
+        "  line 15: watches[0].question: got '<|im_end|>'; The question contains <|im_end|>, which the model does not "
+        "read as text but as control tokens. Remove them."
+    )
+    assert lines[2] == (
+        "  line 17: watches[0].json_schema: The JSON schema cannot be used: Invalid type: nothing. Correct or simplify it."
+    )
+    assert lines[3].startswith("  line 22: watches[1].system: got '<|im_start|>'; The system prompt contains <|im_sta")
+    assert lines[4].startswith("  line 27: watches[2].max_tokens: got 250; The prompt has at least ")
+    assert lines[5] == (
+        "  line 32: watches[3].thinking_budget: got 90; thinking_budget=90 leaves no room for an answer: reasoning and "
+        "answer may have 92 tokens together. Let them have 95 or more, or lower the budget."
+    )
+
+
+def test_check_wants_the_files_and_folders_of_cameras(
+    place: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cameras = {
+        "panel": {"source": "file:no.mp4"},
+        "shelf": {"source": "folder:panel.mp4"},
+        "off": {"source": "folder:nowhere", "enabled": False},
+    }
+    path = write_config(place, tiny, 1883, cameras=cameras)
+    assert failure(capsys, "run", "-c", str(path), "--check") == (
+        2,
+        f"moedge: Configuration '{path}' has 2 errors:\n"
+        f"  line 10: cameras.panel.source: there is no file '{place}/no.mp4'\n"
+        f"  line 12: cameras.shelf.source: there is no folder '{place}/panel.mp4'",
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.daemon import service
 from moedge_runtime.daemon.service import Daemon
-from moedge_runtime.errors import BundleError, CameraError
+from moedge_runtime.errors import BundleError, ConfigError
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.bundle.sample import write_sample
 from runtime.camera.videos import write_video
@@ -343,5 +343,22 @@ def test_a_damaged_bundle_ends_the_daemon_before_any_camera_is_opened(tmp_path: 
 
 
 def test_an_unknown_scheme_ends_the_daemon_at_once(tmp_path: Path, bundle: Path, broker: BrokerAddress) -> None:
-    with pytest.raises(CameraError, match="Known are file:, folder:"):
+    with pytest.raises(ConfigError) as caught:
         finished(tmp_path, bundle, broker, cameras={"panel": {"source": "gopher:x"}})
+    assert str(caught.value) == (
+        f"Configuration '{tmp_path}/moedge.yaml' has 1 error:\n"
+        "  line 10: cameras.panel.source: Camera source 'gopher:x' has a scheme that moedge does not know. "
+        "Known are file:, folder:."
+    )
+
+
+def test_a_watch_that_the_model_refuses_ends_the_daemon_before_it_connects(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    watches = [{"name": "n", "camera": "panel", "question": "REFUSED always"}]
+    with pytest.raises(ConfigError) as caught:
+        finished(place, bundle, broker, watches=watches)
+    assert str(caught.value) == (
+        f"Configuration '{place}/moedge.yaml' has 1 error:\n"
+        "  line 14: watches[0].question: got 'REFUSED always'; This fake refuses the question."
+    )

@@ -1,0 +1,61 @@
+"""What is wrong with the watches and cameras of a configuration, told before the first frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from moedge_runtime.camera import check_source
+from moedge_runtime.config import Config, WatchConfig
+from moedge_runtime.config.load import config_error
+from moedge_runtime.config.problems import got
+from moedge_runtime.config.yaml_lines import Problems
+from moedge_runtime.daemon.answerer import Question, QuestionProblem
+from moedge_runtime.errors import CameraError
+
+
+def question_of(watch: WatchConfig) -> Question:
+    """What `watch` asks."""
+    return Question(
+        text=watch.question,
+        system=watch.system,
+        json_schema=watch.json_schema,
+        thinking=watch.thinking,
+        thinking_budget=watch.thinking_budget,
+        max_tokens=watch.max_tokens,
+    )
+
+
+def check_config(
+    config: Config, check: Callable[[Question], list[QuestionProblem]] | None = None, *, sources: bool = False
+) -> None:
+    """Check what can be checked without a frame.
+
+    Args:
+        config: The configuration.
+        check: Says what the model would refuse; None to leave the questions out.
+        sources: Whether files and folders of enabled cameras must be there now.
+
+    Raises:
+        ConfigError: Lists all that is wrong, with its line, key and value.
+    """
+    problems: Problems = []
+    for name, camera in config.cameras.items():
+        try:
+            scheme, rest = check_source(camera.source)
+        except CameraError as error:
+            problems.append((("cameras", name, "source"), str(error)))
+            continue
+        if sources and camera.enabled and not _is_there(scheme, Path(rest)):
+            kind = "file" if scheme == "file" else "folder"
+            problems.append((("cameras", name, "source"), f"there is no {kind} '{rest}'"))
+    for index, watch in enumerate(config.watches):
+        for problem in check(question_of(watch)) if check else []:
+            value = getattr(watch, problem.key)
+            problems.append((("watches", index, problem.key), got(value, str(problem.error))))
+    if problems:
+        raise config_error(config, problems)
+
+
+def _is_there(scheme: str, path: Path) -> bool:
+    return {"file": path.is_file, "folder": path.is_dir}.get(scheme, lambda: True)()
