@@ -187,11 +187,12 @@ class Config(_Frozen):
         """The configuration as JSON values without secrets, for the info message."""
         values: dict[str, Any] = self.model_dump(mode="json")
         for camera in values["cameras"].values():
-            camera["source"] = _without_credentials(camera["source"])
+            camera["source"] = without_credentials(camera["source"])
         return values
 
 
-def _without_credentials(source: str) -> str:
+def without_credentials(source: str) -> str:
+    """A camera's source as it may be shown."""
     scheme, separator, rest = source.partition("://")
     if not separator:
         return source

@@ -14,6 +14,11 @@ from moedge_runtime.daemon.answerer import Question
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.schedule import Interval, Job, Result
 from moedge_runtime.errors import CameraError
+from moedge_runtime.mqtt.backoff import Backoff
+
+FIRST_RETRY_S = 1.0
+LAST_RETRY_S = 10.0
+"""A camera that failed is opened again after 1, 2, 4, 8, 10, 10 … s."""
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +35,33 @@ class Watch:
     publish_reasoning: bool
 
 
+@dataclass(frozen=True)
+class Policy:
+    """How a reader treats frames and failures.
+
+    Attributes:
+        lossless: Wait until the answers to a frame are there before the next due frame; else the newest frame wins.
+        retries: Open a source that failed again, with growing delays, as long as it takes.
+        repeats: The source may be played again from its beginning after it has given frames. Otherwise it is given up
+            then, because each of these frames has had its answers.
+    """
+
+    lossless: bool
+    retries: bool
+    repeats: bool
+
+
 class CameraReader:
     """Reads one source to its end.
 
     Args:
         name: The camera's name.
-        source: Consumed by this reader's thread.
+        address: Where its frames come from, for people.
+        open_source: Makes the source, anew for every attempt; consumed by this reader's thread.
         watches: The camera's watches.
         jobs: Where due questions go.
-        lossless: Wait until the answers to a frame are there before the next due frame; else the newest frame wins.
+        policy: How frames and failures are treated.
+        backoff: Delays between two attempts.
         deliver: Gets the result of every job.
         on_state: Called with the camera's new state, and the reason if it is offline.
         on_due: Called with the watches that are due and those whose waiting frame was replaced.
@@ -47,30 +70,37 @@ class CameraReader:
     Attributes:
         latest: The newest frame, for requests.
         frames: Frames read so far.
-        state: online once there was a frame, offline before it and after the end.
-        failed: The source ended with an error.
+        state: online once there was a frame, offline before it, after a failure and after the end.
+        failed: The source was given up with an error.
     """
 
     def __init__(
         self,
         name: str,
-        source: FrameSource,
+        address: str,
+        open_source: Callable[[], FrameSource],
         watches: Sequence[Watch],
         jobs: JobQueue,
         *,
-        lossless: bool,
+        policy: Policy,
         deliver: Callable[[Job, Result], None],
         on_state: Callable[[str, State, CameraError | None], None],
         on_due: Callable[[Sequence[str], Sequence[str]], None],
         on_end: Callable[[], None],
+        backoff: Backoff | None = None,
     ) -> None:
         self.name = name
         self.latest = LatestFrame()
         self.frames = 0
         self.state: State = "offline"
         self.failed = False
-        self._source, self._jobs, self._lossless = source, jobs, lossless
-        self._watches = [(watch, Interval(watch.interval_s)) for watch in watches]
+        self._address, self._open_source, self._jobs, self._policy = address, open_source, jobs, policy
+        self._source: FrameSource | None = None
+        self._watches = watches
+        self._intervals: list[Interval] = []
+        self._backoff = backoff or Backoff(FIRST_RETRY_S, LAST_RETRY_S)
+        self._lock = threading.Lock()
+        self._last_reason = ""
         self._deliver, self._on_state, self._on_due = deliver, on_state, on_due
         self._on_end = on_end
         self._stopping = threading.Event()
@@ -83,8 +113,10 @@ class CameraReader:
 
     def stop(self) -> None:
         """End soon; does not wait."""
-        self._stopping.set()
-        self._source.close()
+        with self._lock:
+            self._stopping.set()
+            if self._source is not None:
+                self._source.close()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end, at most `timeout_s` seconds."""
@@ -101,40 +133,73 @@ class CameraReader:
         return None if frame is None else time.monotonic() - frame.monotonic_s
 
     def _run(self) -> None:
-        reason = CameraError(f"Camera '{self.name}' has come to its end.", key="camera.ended")
+        while not self._stopping.is_set():
+            before = self.frames
+            failure = self._attempt()
+            if self._stopping.is_set():
+                break
+            if failure is None:
+                self._go_offline(CameraError(f"Camera '{self.name}' has come to its end.", key="camera.ended"))
+                break
+            gave_frames = self.frames > before
+            if not self._policy.retries or (gave_frames and not self._policy.repeats):
+                self.failed = True
+                self._go_offline(self._described(failure, ""))
+                break
+            if gave_frames:
+                self._backoff.reset()
+            self._go_offline(self._described(failure, f" Retrying within {LAST_RETRY_S:.0f} s."))
+            self._stopping.wait(self._backoff.next_s())
+        self._finished.set()
+        self._on_end()
+
+    def _attempt(self) -> CameraError | None:
+        """Open the source and read it to its end; the error that ended it early."""
+        with self._lock:
+            if self._stopping.is_set():
+                return None
+            self._source = self._open_source()
+        self._intervals = [Interval(watch.interval_s) for watch in self._watches]
         try:
             for frame in self._source.frames():
                 self._take(frame)
             self._jobs.drain(self.name)
         except CameraError as error:
-            reason, self.failed = error, True
+            return error
         except Exception as error:
             log.exception("Camera '%s' failed.", self.name)
-            reason = CameraError(f"Camera '{self.name}' failed: {type(error).__name__}: {error}.", key="internal")
-            self.failed = True
+            return CameraError(f"{type(error).__name__}: {error}.", key="internal")
         finally:
             self._source.close()
-        if not self._stopping.is_set():
-            log.log(logging.ERROR if self.failed else logging.INFO, "Camera '%s' is offline: %s", self.name, reason)
-            self._set_state("offline", reason)
-        self._finished.set()
-        self._on_end()
+        return None
+
+    def _described(self, failure: CameraError, what_follows: str) -> CameraError:
+        return CameraError(f"Camera '{self.name}' ({self._address}) failed: {failure}{what_follows}", key=failure.key)
+
+    def _go_offline(self, reason: CameraError) -> None:
+        """Say so, once for any number of equal failures in a row."""
+        if str(reason) == self._last_reason:
+            return
+        self._last_reason = str(reason)
+        log.log(logging.INFO if reason.key == "camera.ended" else logging.ERROR, "%s", reason)
+        self._set_state("offline", reason)
 
     def _take(self, frame: Frame) -> None:
         self.latest.put(frame)
         self.frames += 1
         if self.state != "online":
+            self._last_reason = ""
             self._set_state("online", None)
         jobs = [
             Job(self.name, watch.name, watch.question, frame, watch.publish_reasoning, self._deliver)
-            for watch, interval in self._watches
+            for watch, interval in zip(self._watches, self._intervals, strict=True)
             if interval.due(frame.pts_s)
         ]
         if not jobs:
             return
-        replaced = self._jobs.submit(jobs, wait=self._lossless)
+        replaced = self._jobs.submit(jobs, wait=self._policy.lossless)
         if replaced is None:
-            self._source.close()
+            self.stop()
             return
         self._on_due([job.watch or "" for job in jobs], [job.watch or "" for job in replaced])
 

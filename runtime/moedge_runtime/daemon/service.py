@@ -10,11 +10,12 @@ from collections.abc import Callable
 from moedge_runtime.bundle import Bundle, verify_bundle
 from moedge_runtime.camera import SourceOptions, open_source
 from moedge_runtime.config import CameraConfig, Config, ModelConfig, WatchConfig
+from moedge_runtime.config.model import without_credentials
 from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.bridge import Bridge
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.preflight import check_config, question_of
-from moedge_runtime.daemon.reader import CameraReader, Watch
+from moedge_runtime.daemon.reader import CameraReader, Policy, Watch
 from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.mqtt.address import BrokerAddress, parse_broker_url
@@ -161,10 +162,11 @@ class Daemon:
     def _reader(self, name: str, camera: CameraConfig, bridge: Bridge) -> CameraReader:
         return CameraReader(
             name,
-            open_source(camera.source, SourceOptions(camera.loop, camera.realtime, camera.fps)),
+            without_credentials(camera.source),
+            lambda: open_source(camera.source, SourceOptions(camera.loop, camera.realtime, camera.fps)),
             [_watch(watch) for watch in self._config.watches if watch.camera == name],
             self._jobs,
-            lossless=not camera.realtime,
+            policy=Policy(lossless=not camera.realtime, retries=not self._exit_when_done, repeats=camera.loop),
             deliver=bridge.deliver,
             on_state=bridge.camera_state,
             on_due=bridge.watches_due,

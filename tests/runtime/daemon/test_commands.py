@@ -72,7 +72,8 @@ def test_everything_wrong_with_watches_is_told_before_the_first_frame(
         "read as text but as control tokens. Remove them."
     )
     assert lines[2] == (
-        "  line 17: watches[0].json_schema: The JSON schema cannot be used: Invalid type: nothing. Correct or simplify it."
+        "  line 17: watches[0].json_schema: The JSON schema cannot be used: Invalid type: nothing. "
+        "Correct or simplify it."
     )
     assert lines[3].startswith("  line 22: watches[1].system: got '<|im_start|>'; The system prompt contains <|im_sta")
     assert lines[4].startswith("  line 27: watches[2].max_tokens: got 250; The prompt has at least ")

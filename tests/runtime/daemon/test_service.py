@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from moedge_runtime.config.schema import config_schema
-from moedge_runtime.daemon import service
+from moedge_runtime.daemon import reader, service
 from moedge_runtime.daemon.service import Daemon
 from moedge_runtime.errors import BundleError, ConfigError
 from moedge_runtime.mqtt.address import BrokerAddress
+from PIL import Image
 from runtime.bundle.sample import write_sample
 from runtime.camera.videos import write_video
 from runtime.daemon.fakes import FakeAnswerer, config_for
@@ -198,6 +199,7 @@ def test_a_request_goes_before_waiting_watches_and_cancels_nothing(
         running(place, bundle, broker, watches=watches) as answerer,
     ):
         assert answerer.held.wait(DEADLINE_S)
+        listener.message("t/d/status", "online")
         listener.publish("t/d/request/ask", b'{"question": "urgent", "transaction": 1}')
         listener.publish("t/d/request/health", b'{"transaction": 2}')
         assert listener.json("t/d/response/health")["data"]["requests_waiting"] == 1
@@ -242,13 +244,66 @@ def test_one_broken_camera_leaves_the_others_and_the_exit_code_tells(
     states = {name: json.loads(listener.on(f"t/d/{name}/status")[-1]) for name in (*cameras,)}
     assert states["broken"]["reason"] == {
         "key": "camera.unreadable",
-        "message": f"Video '{place}/broken.mp4' cannot be opened: Invalid data found when processing input. "
-        "Give a file that FFmpeg can read.",
+        "message": f"Camera 'broken' (file:{place}/broken.mp4) failed: Video '{place}/broken.mp4' cannot be opened: "
+        "Invalid data found when processing input. Give a file that FFmpeg can read.",
     }
     assert states["cut"]["reason"]["key"] in ("camera.truncated", "camera.damaged")
     assert states["off"] == {"state": "disabled", "reason": None}
     assert len(answers(listener)) == 40
     assert 0 < len(answers(listener, "cut")) < 40
+
+
+def test_a_folder_that_comes_later_is_found(
+    place: Path, bundle: Path, broker: BrokerAddress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reader, "FIRST_RETRY_S", 0.01)
+    cameras = {"panel": {"source": "folder:shelf"}}
+    with Listener(broker, "t/d/#") as listener, running(place, bundle, broker, cameras=cameras):
+        text = (
+            f"Camera 'panel' (folder:{place}/shelf) failed: Folder '{place}/shelf' cannot be listed (No such file or "
+            "directory). Give a directory of images. Retrying within 10 s."
+        )
+        listener.message("t/d/panel/status", text)
+        assert json.loads(listener.on("t/d/panel/status")[-1]) == {
+            "state": "offline",
+            "reason": {"key": "camera.not_found", "message": text},
+        }
+        (place / "new").mkdir()
+        Image.new("RGB", (64, 64)).save(place / "new" / "a.png")
+        (place / "new").rename(place / "shelf")
+        listener.message("t/d/panel/status", "online")
+        listener.message("t/d/panel/status", "camera.ended")
+        assert len(answers(listener)) == 1
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [text], "said once"
+
+
+def test_a_looping_file_that_breaks_is_played_again_once_it_is_whole(
+    place: Path, bundle: Path, broker: BrokerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "FIRST_RETRY_S", 0.01)
+    cameras = {"panel": {"source": "file:panel.mp4", "loop": True}}
+    (place / "whole.mp4").write_bytes((place / "panel.mp4").read_bytes())
+    (place / "broken.mp4").write_bytes(b"no video")
+    with Listener(broker, "t/d/#") as listener, running(place, bundle, broker, cameras=cameras):
+        listener.message("t/d/panel/answer")
+        (place / "broken.mp4").replace(place / "panel.mp4")
+        listener.message("t/d/panel/status", "camera.unreadable")
+        listener.clear()
+        (place / "whole.mp4").replace(place / "panel.mp4")
+        listener.message("t/d/panel/status", "online")
+        assert listener.json("t/d/panel/answer")["frame"] == {"index": 0, "pts_s": 0.0}, "its time begins again"
+
+
+def test_a_recording_that_breaks_off_is_not_asked_about_twice(
+    place: Path, bundle: Path, broker: BrokerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "FIRST_RETRY_S", 0.01)
+    write_video(place / "panel.mp4", frames=40, faststart=True)
+    (place / "panel.mp4").write_bytes((place / "panel.mp4").read_bytes()[:-1500])
+    with Listener(broker, "t/d/#") as listener, running(place, bundle, broker):
+        listener.wait(lambda messages: "Copy it again" in str(listener.on("t/d/panel/status")), "the break")
+        state = json.loads(listener.on("t/d/panel/status")[-1])
+        assert state["reason"]["message"].endswith("Copy it again, or give a whole file."), "it is given up"
 
 
 def test_a_realtime_camera_keeps_only_its_newest_frame_for_a_slow_model(
@@ -262,6 +317,7 @@ def test_a_realtime_camera_keeps_only_its_newest_frame_for_a_slow_model(
         running(place, bundle, broker, cameras=cameras, watches=watches) as answerer,
     ):
         assert answerer.held.wait(DEADLINE_S)
+        listener.message("t/d/status", "online")
         since = health_with(listener, lambda health: True)["cameras"]["panel"]["frames"]
         while_held = health_with(listener, lambda health: health["cameras"]["panel"]["frames"] >= since + 10)
         newest_waiting = while_held["cameras"]["panel"]["frames"] - 2  # the last one counted may not wait yet
@@ -314,6 +370,7 @@ def test_a_model_that_does_not_notice_the_end_does_not_keep_the_daemon_from_sayi
     with Listener(broker, "t/d/#") as listener:
         thread.start()
         assert answerer.held.wait(DEADLINE_S)
+        listener.message("t/d/status", "online")
         daemon.request_stop()
         thread.join(30)
         listener.message("t/d/status", "stopped")

@@ -49,8 +49,9 @@ FAILED = ANSWER.model_copy(
         "status": "error",
         "error": ErrorInfo(
             key="request.too_long",
-            message="The prompt has 4,130 tokens and the answer may have 256; together at most 4,096 are possible. "
-            "Shorten the question, or set model.max_context.",
+            message="The prompt has 4,130 tokens and the answer may have 256; together that is more than "
+            "max_context=4,096. Shorten the question, make the images smaller, let the answer have fewer tokens, or "
+            "raise max_context.",
         ),
         "text": None,
         "data": None,
@@ -68,9 +69,9 @@ EXAMPLES: dict[str, Payload] = {
     "camera_status_offline": CameraStatus(
         state="offline",
         reason=ErrorInfo(
-            key="camera.truncated",
-            message="Video '/data/panel.mp4' is truncated: it ended after 210 frames; its index goes to byte "
-            "8,412,530, the file has 5,888,770. Copy it again, or give a whole file.",
+            key="camera.not_found",
+            message="Camera 'shelf' (folder:/media/shelf) failed: Folder '/media/shelf' cannot be listed (No such file "
+            "or directory). Give a directory of images. Retrying within 10 s.",
         ),
     ),
     "answer": ANSWER,
