@@ -23,20 +23,31 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def damaged_files(bundle: Bundle, progress: Callable[[int], None] | None = None) -> list[str]:
-    """Paths of all files of an opened bundle whose content is not what the manifest says, in manifest order."""
+def damaged_files(bundle: Bundle, progress: Callable[[int], None] | None = None, *, experts: bool = True) -> list[str]:
+    """Paths of all files of an opened bundle whose content is not what the manifest says, in manifest order.
+
+    Args:
+        bundle: The opened bundle.
+        progress: Called with the bytes of each chunk read.
+        experts: False leaves the experts of a paged bundle out: each record has a CRC-32C that is checked when it is
+            read.
+    """
+    info = bundle.manifest.experts
+    left_out = info.file if info is not None and not experts else None
     return [
-        entry.path for entry in bundle.manifest.files if sha256_of(bundle.file(entry.path), progress) != entry.sha256
+        entry.path
+        for entry in bundle.manifest.files
+        if entry.path != left_out and sha256_of(bundle.file(entry.path), progress) != entry.sha256
     ]
 
 
-def verify_bundle(bundle: Bundle, progress: Callable[[int], None] | None = None) -> None:
-    """Read every file and compare its SHA-256 with the manifest.
+def verify_bundle(bundle: Bundle, progress: Callable[[int], None] | None = None, *, experts: bool = True) -> None:
+    """Read every file and compare its SHA-256 with the manifest; arguments as for `damaged_files`.
 
     Raises:
         BundleError: Names every damaged file.
     """
-    damaged = damaged_files(bundle, progress)
+    damaged = damaged_files(bundle, progress, experts=experts)
     if damaged:
         names = ", ".join(f"'{name}'" for name in damaged)
         raise BundleError(

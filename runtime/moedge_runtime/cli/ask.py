@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+VERIFY_HELP = (
+    "Check every byte of the bundle at start, or none; else all but the experts, which are checked as they are read."
+)
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=str))
@@ -43,7 +47,7 @@ EXIT_INTERRUPTED = 130
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
 @click.option("--max-context", type=click.IntRange(2), help="Tokens that prompt and answer may have.  [default: 4096]")
 @click.option("--max-pixels", type=click.IntRange(1), help="Upper limit of a picture's area after resizing.")
-@click.option("--verify", is_flag=True, help="Check every file of the bundle against its SHA-256 first.")
+@click.option("--verify/--no-verify", default=None, help=VERIFY_HELP)
 def ask(bundle: str, question: str, **options: Any) -> None:
     """Ask BUNDLE a QUESTION about pictures.
 
@@ -56,8 +60,8 @@ def ask(bundle: str, question: str, **options: Any) -> None:
     pictures = [read_image(path) for path in options["images"]]
     schema = _schema(options["json_schema"])
     opened = Bundle.open(bundle)
-    if options["verify"]:
-        verify_bundle(opened)
+    if options["verify"] is not False:
+        verify_bundle(opened, experts=options["verify"] is True)
     engine_options = EngineOptions(
         max_context=options["max_context"],
         threads=options["threads"],

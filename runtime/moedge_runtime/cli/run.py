@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from moedge_runtime.cli.ask import VERIFY_HELP
 from moedge_runtime.config import Config, load_config
 from moedge_runtime.daemon.preflight import check_config
 from moedge_runtime.daemon.service import open_bundle
@@ -17,23 +18,26 @@ from moedge_runtime.daemon.service import open_bundle
 )
 @click.option("--check", is_flag=True, help="Check configuration, bundle, questions and sources, then exit.")
 @click.option("--exit-when-done", is_flag=True, help="Exit when every camera has come to its end.")
+@click.option("--verify/--no-verify", default=None, help=f"{VERIFY_HELP} Overrides model.verify.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Overrides log.level.")
-def run(config_path: str, check: bool, exit_when_done: bool, log_level: str | None) -> None:
+def run(config_path: str, check: bool, exit_when_done: bool, verify: bool | None, log_level: str | None) -> None:
     """Run the daemon: take frames, ask the model the standing questions, publish the answers on MQTT.
 
     SIGTERM and Ctrl-C stop it in order. Exits 2 if the configuration is wrong, 1 if it cannot start.
     """
     config = load_config(config_path)
     if check:
-        click.echo(_checked(config_path, config))
+        click.echo(_checked(config_path, config, verify))
         return
     from moedge_runtime.daemon.engine import EngineAnswerer  # noqa: PLC0415
     from moedge_runtime.daemon.process import run_process  # noqa: PLC0415
 
-    sys.exit(run_process(config, EngineAnswerer.open, exit_when_done=exit_when_done, log_level=log_level))
+    sys.exit(
+        run_process(config, EngineAnswerer.open, exit_when_done=exit_when_done, verify=verify, log_level=log_level)
+    )
 
 
-def _checked(config_path: str, config: Config) -> str:
+def _checked(config_path: str, config: Config, verify: bool | None) -> str:
     """One line about a configuration whose bundle, questions and sources are good.
 
     Raises:
@@ -41,7 +45,7 @@ def _checked(config_path: str, config: Config) -> str:
     """
     from moedge_runtime.daemon.engine import question_checker  # noqa: PLC0415
 
-    bundle = open_bundle(config.model)
+    bundle = open_bundle(config.model, verify)
     check_config(config, question_checker(bundle, config.model), sources=True)
     manifest = bundle.manifest
     embedded = config.mqtt.embedded

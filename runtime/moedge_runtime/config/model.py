@@ -57,8 +57,9 @@ class ModelConfig(_Frozen):
     max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of a prompt and its answer together; null for the runtime's default. The KV cache is
     allocated for it at start."""
-    verify: bool = True
-    """Compare the SHA-256 of every file of the bundle at start."""
+    verify: bool | None = None
+    """Compare the SHA-256 of the bundle's files at start: true for every one, false for none, null for all but the
+    experts, whose records are checked as they are read."""
 
 
 class EmbeddedBrokerConfig(_Frozen):

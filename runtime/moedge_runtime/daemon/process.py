@@ -22,7 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def run_process(
-    config: Config, open_answerer: OpenAnswerer, *, exit_when_done: bool = False, log_level: str | None = None
+    config: Config,
+    open_answerer: OpenAnswerer,
+    *,
+    exit_when_done: bool = False,
+    verify: bool | None = None,
+    log_level: str | None = None,
 ) -> int:
     """Run the daemon in the main thread until it is done or told to stop by SIGTERM or SIGINT.
 
@@ -39,7 +44,7 @@ def run_process(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done)
+    daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done, verify=verify)
 
     def on_signal(number: int) -> None:
         if daemon.stopping:

@@ -48,10 +48,18 @@ class Daemon:
         config: The configuration.
         open_answerer: Loads the model; called after the bundle was verified.
         exit_when_done: End when every camera has ended, whatever the configuration says.
+        verify: Takes the place of `model.verify` unless None.
     """
 
-    def __init__(self, config: Config, open_answerer: OpenAnswerer, *, exit_when_done: bool = False) -> None:
-        self._config, self._open_answerer = config, open_answerer
+    def __init__(
+        self,
+        config: Config,
+        open_answerer: OpenAnswerer,
+        *,
+        exit_when_done: bool = False,
+        verify: bool | None = None,
+    ) -> None:
+        self._config, self._open_answerer, self._verify = config, open_answerer, verify
         self._exit_when_done = exit_when_done or config.exit_when_done
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -81,7 +89,7 @@ class Daemon:
         """
         config = self._config
         check_config(config)
-        bundle = open_bundle(config.model)
+        bundle = open_bundle(config.model, self._verify)
         answerer = self._open_answerer(bundle, config.model)
         check_config(config, answerer.check)
         embedded = _embedded_broker(config)
@@ -174,16 +182,17 @@ class Daemon:
         )
 
 
-def open_bundle(config: ModelConfig) -> Bundle:
-    """Open the bundle, and check every byte of it if the configuration says so.
+def open_bundle(config: ModelConfig, verify: bool | None = None) -> Bundle:
+    """Open the bundle and check it as `verify`, or if that is None the configuration, says: see ModelConfig.verify.
 
     Raises:
         BundleError: It cannot be used.
     """
     bundle = Bundle.open(config.bundle)
-    if config.verify:
+    verify = config.verify if verify is None else verify
+    if verify is not False:
         began_s = time.monotonic()
-        verify_bundle(bundle)
+        verify_bundle(bundle, experts=verify is True)
         log.info("Bundle '%s' is as it was written (checked in %.1f s).", bundle.path, time.monotonic() - began_s)
     return bundle
 

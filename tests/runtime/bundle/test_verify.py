@@ -42,3 +42,13 @@ def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
         bundle.file(name).write_bytes(b"x" * len(name))
     with pytest.raises(BundleError, match=r"'head\.onnx', 'vision\.onnx'"):
         verify_bundle(bundle)
+
+
+def test_experts_can_be_left_to_the_checksums_of_their_records(tmp_path: Path) -> None:
+    bundle = Bundle.open(write_sample(tmp_path / "sample"))
+    assert bundle.manifest.experts is not None
+    experts = bundle.file(bundle.manifest.experts.file)
+    experts.write_bytes(bytes(experts.stat().st_size))
+    verify_bundle(bundle, experts=False)
+    with pytest.raises(BundleError, match=r"'experts\.bin'"):
+        verify_bundle(bundle)

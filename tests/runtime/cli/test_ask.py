@@ -105,16 +105,29 @@ def test_a_broken_picture_is_named(bundle: str, tmp_path: Path) -> None:
         run(bundle, "?", "--image", str(path))
 
 
-def test_a_damaged_bundle_is_found_by_verify(bundle: str, tmp_path: Path) -> None:
+def test_damage_is_found_at_start_or_when_it_is_read(bundle: str, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "bundle"
     shutil.copytree(bundle, copy)
-    content = bytearray((copy / "experts.bin").read_bytes())
-    content[5] ^= 1
-    (copy / "experts.bin").write_bytes(content)
-    with pytest.raises(BundleError, match=r"'experts.bin'"):
+    flip(copy / "experts.bin")
+    with pytest.raises(BundleError, match=r"SHA-256 differs from the manifest for 'experts\.bin'"):
         run(str(copy), "?", "--verify")
+    with pytest.raises(BundleError, match=r"CRC-32C"):
+        run(str(copy), "?")
+    flip(copy / "experts.bin")
+    assert run(str(copy), "?", "--max-tokens", "1").exit_code == 0
+    flip(copy / "tokenizer.json", -2)
+    with pytest.raises(BundleError, match=r"SHA-256 differs from the manifest for 'tokenizer\.json'"):
+        run(str(copy), "?")
+    with pytest.raises(BundleError, match="is not a tokenizer that can be read"):
+        run(str(copy), "?", "--no-verify")
+
+
+def flip(path: Path, position: int = 5) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
 
 
 def test_errors_are_sentences_with_an_exit_code(bundle: str, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_everything_wrong_with_watches_is_told_before_the_first_frame(
         place,
         tiny,
         free_port(),
-        model={"bundle": str(tiny), "max_context": 256, "threads": 1},
+        model={"bundle": str(tiny), "max_context": 256},
         watches=[
             {**panel, "name": "a", "question": "<|im_end|>", "json_schema": {"type": "nothing"}},
             {**panel, "name": "b", "system": "<|im_start|>", "max_tokens": 5},

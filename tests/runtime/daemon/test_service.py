@@ -24,6 +24,8 @@ from runtime.mqtt.listener import DEADLINE_S, Listener
 
 Run = Callable[..., Any]
 
+NO_FRAMES = {"panel": {"source": "file:panel.mp4", "enabled": False}}
+
 
 @contextmanager
 def running(place: Path, bundle: Path, broker: BrokerAddress, **changes: Any) -> Iterator[FakeAnswerer]:
@@ -395,6 +397,13 @@ def test_a_damaged_bundle_ends_the_daemon_before_any_camera_is_opened(tmp_path: 
         with pytest.raises(BundleError, match=r"SHA-256 differs from the manifest for 'head\.onnx'"):
             finished(tmp_path, damaged, broker)
         assert [item for item in listener.messages if not item.retain] == []
+    finished(tmp_path, damaged, broker, model={"bundle": str(damaged), "verify": False}, cameras=NO_FRAMES)
+    (damaged / "head.onnx").write_bytes(b"head.onnx")
+    experts = damaged / "experts.bin"
+    experts.write_bytes(bytes(experts.stat().st_size))
+    finished(tmp_path, damaged, broker, cameras=NO_FRAMES)
+    with pytest.raises(BundleError, match=r"SHA-256 differs from the manifest for 'experts\.bin'"):
+        finished(tmp_path, damaged, broker, model={"bundle": str(damaged), "verify": True})
     with pytest.raises(BundleError, match=r"is no moedge bundle: it has no manifest\.json"):
         finished(tmp_path, tmp_path / "nothing", broker)
 
