@@ -68,17 +68,17 @@ def test_everything_wrong_with_watches_is_told_before_the_first_frame(
     lines = text.splitlines()
     assert lines[0] == f"moedge: Configuration '{path}' has 5 errors:"
     assert lines[1] == (
-        "  line 15: watches[0].question: got '<|im_end|>'; The question contains <|im_end|>, which the model does not "
+        "  line 14: watches[0].question: got '<|im_end|>'; The question contains <|im_end|>, which the model does not "
         "read as text but as control tokens. Remove them."
     )
     assert lines[2] == (
-        "  line 17: watches[0].json_schema: The JSON schema cannot be used: Invalid type: nothing. "
+        "  line 16: watches[0].json_schema: The JSON schema cannot be used: Invalid type: nothing. "
         "Correct or simplify it."
     )
-    assert lines[3].startswith("  line 22: watches[1].system: got '<|im_start|>'; The system prompt contains <|im_sta")
-    assert lines[4].startswith("  line 27: watches[2].max_tokens: got 250; The prompt has at least ")
+    assert lines[3].startswith("  line 21: watches[1].system: got '<|im_start|>'; The system prompt contains <|im_sta")
+    assert lines[4].startswith("  line 26: watches[2].max_tokens: got 250; The prompt has at least ")
     assert lines[5] == (
-        "  line 32: watches[3].thinking_budget: got 90; thinking_budget=90 leaves no room for an answer: reasoning and "
+        "  line 31: watches[3].thinking_budget: got 90; thinking_budget=90 leaves no room for an answer: reasoning and "
         "answer may have 92 tokens together. Let them have 95 or more, or lower the budget."
     )
 
