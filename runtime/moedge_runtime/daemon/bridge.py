@@ -22,6 +22,7 @@ from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.client import MqttClient, Presence
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
+from moedge_runtime.mqtt.outbox import MAX_QUEUED
 from moedge_runtime.mqtt.payloads import (
     AnswerModel,
     AnswerPayload,
@@ -37,6 +38,9 @@ from moedge_runtime.mqtt.topics import Topics
 
 MANIFEST = "manifest.json"
 
+PAUSE_MESSAGES = MAX_QUEUED // 2
+"""Cameras that lose no frame pause while so many answers wait for the broker; requests and realtime cameras go on."""
+
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +51,7 @@ class Bridge:
         config: The whole configuration; published without secrets.
         bundle: The opened bundle.
         address: The broker; the embedded one's address is known only once it runs.
-        jobs: For the number of waiting requests.
+        jobs: For the number of waiting requests; is told whether there is room for more answers.
 
     Attributes:
         topics: The device's topic tree.
@@ -73,7 +77,9 @@ class Bridge:
             presence=Presence(*(self._status(state) for state in ("online", "stopped", "offline"))),
             requests=self.topics.requests,
             on_request=self._receive,
+            on_delivered=jobs.recheck,
         )
+        jobs.has_room = self._has_room
 
     def start(self) -> None:
         """Publish info and the cameras' first states, in this order on every connect, and begin to connect."""
@@ -179,6 +185,9 @@ class Bridge:
     def _status(self, state: str) -> Message:
         payload = DeviceStatus.model_validate({"state": state})
         return Message(self.topics.status, payload.encode(), retain=True)
+
+    def _has_room(self) -> bool:
+        return self.client.backlog()[0] < PAUSE_MESSAGES
 
     def _receive(self, message: Received) -> None:
         self.on_request(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from moedge_runtime.daemon.schedule import Agenda, Job
 from moedge_runtime.errors import RequestError
@@ -15,9 +15,14 @@ def stopping() -> RequestError:
 
 
 class JobQueue:
-    """An Agenda with waiting. All methods may be called from any thread; `take` and `done` belong to one worker."""
+    """An Agenda with waiting. All methods may be called from any thread; `take` and `done` belong to one worker.
+
+    Attributes:
+        has_room: Whether more answers can be delivered now; asked by cameras that wait. Call `recheck` when it changes.
+    """
 
     def __init__(self) -> None:
+        self.has_room: Callable[[], bool] = lambda: True
         self._agenda = Agenda()
         self._changed = threading.Condition()
         self._closed = False
@@ -27,14 +32,16 @@ class JobQueue:
 
         Args:
             jobs: All of one camera.
-            wait: Block until the camera's earlier jobs are done, so that none is replaced.
+            wait: Block until the camera's earlier jobs are done, so that none is replaced, and until there is room for
+                the answers, so that none is dropped.
 
         Returns:
             The waiting jobs that these replace; None if the queue is closed.
         """
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._closed or not self._agenda.busy_with(jobs[0].camera))
+                camera = jobs[0].camera
+                self._changed.wait_for(lambda: self._closed or (not self._agenda.busy_with(camera) and self.has_room()))
             if self._closed:
                 return None
             replaced = self._agenda.add_watches(jobs)
@@ -73,6 +80,11 @@ class JobQueue:
         """Wait until no job of a watch of `camera` waits or runs, or the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self._agenda.busy_with(camera))
+
+    def recheck(self) -> None:
+        """Let waiting cameras ask `has_room` again."""
+        with self._changed:
+            self._changed.notify_all()
 
     def close(self) -> list[Job]:
         """Drop what waits and end all waiting; returns the dropped jobs of requests. The running job goes on."""

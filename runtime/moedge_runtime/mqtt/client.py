@@ -70,6 +70,7 @@ class MqttClient:
         presence: The status messages; all three retained, on one topic.
         requests: Topic filter to subscribe to. The broker is asked not to replay retained requests.
         on_request: Called on the network's thread with each message; must not block.
+        on_delivered: Called when a message was acknowledged, so that `backlog` has become shorter; must not block.
         backoff: Delays between attempts.
     """
 
@@ -80,10 +81,11 @@ class MqttClient:
         presence: Presence,
         requests: str,
         on_request: Callable[[Received], None],
+        on_delivered: Callable[[], None] = lambda: None,
         backoff: Backoff | None = None,
     ) -> None:
         self._connection, self._presence, self._requests = connection, presence, requests
-        self._on_request = on_request
+        self._on_request, self._on_delivered = on_request, on_delivered
         self._backoff = backoff or Backoff()
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -215,6 +217,7 @@ class MqttClient:
                 self.counters.published += message is not None
             elif message is not None:
                 log.error("The broker refused a message on '%s': %s.", message.topic, event.refusal)
+            self._on_delivered()
         return False
 
     def _suspicion(self) -> str:

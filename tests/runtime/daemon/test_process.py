@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from moedge_runtime.mqtt.address import BrokerAddress
+from runtime.camera.videos import write_video
 from runtime.daemon.fakes import write_config
 from runtime.mqtt.brokers import Mosquitto, free_port
 from runtime.mqtt.listener import Listener
@@ -154,6 +155,24 @@ def test_a_daemon_that_cannot_deliver_its_answers_says_so_and_exits_with_1(place
         daemon.send_signal(signal.SIGTERM)
         daemon.wait_for_log("Answers or responses that no broker has acknowledged are lost: 4. Check the broker.")
         assert daemon.wait(DEADLINE_S) == 1
+
+
+def test_a_file_camera_waits_for_a_broker_that_is_away_and_no_answer_is_dropped(place: Path, bundle: Path) -> None:
+    write_video(place / "panel.mp4", frames=1200, fps=60)
+    broker = Mosquitto(place)
+    watches = [{"name": "number", "camera": "panel", "question": "Which frame?", "interval": "every_frame"}]
+    config = write_config(place, bundle, broker.address.port, watches=watches)
+    with process(config, "--exit-when-done") as daemon:
+        for _ in range(500):
+            daemon.wait_for_log("panel/number: fake answer")
+        address = broker.start()
+        with Listener(address, "t/d/#") as listener:
+            listener.message("t/d/status", "stopped")
+            health = json.loads(listener.on("t/d/health")[-1])
+        assert daemon.wait(DEADLINE_S) == 0
+    assert health["watches"]["number"] == {"due": 1200, "answered": 1200, "failed": 0, "skipped": 0}
+    assert (health["mqtt"]["dropped"], health["mqtt"]["queued"]) == (0, 0)
+    broker.stop()
 
 
 def test_the_embedded_broker_carries_a_whole_run_and_outlives_a_signal_to_the_group(place: Path, bundle: Path) -> None:
