@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moedge_runtime.errors import ConfigError
+from moedge_runtime.strict_json import parse_json
 
 if TYPE_CHECKING:
     from moedge_runtime.inference import Answer, AskRequest, Engine, Sampling
@@ -40,10 +42,10 @@ VERIFY_HELP = (
 @click.option("--temperature", type=float, help="With --sample.")
 @click.option("--top-p", type=float, help="With --sample.")
 @click.option("--top-k", type=int, help="With --sample.")
-@click.option("--seed", type=int, default=0, show_default=True, help="With --sample.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="With --sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with text, data, token counts and timing.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
-@click.option("--threads", type=click.IntRange(1), help="Threads that compute; default one a core.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute; default one a core.")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
 @click.option("--max-context", type=click.IntRange(2), help="Tokens that prompt and answer may have.  [default: 4096]")
 @click.option("--max-pixels", type=click.IntRange(1), help="Upper limit of a picture's area after resizing.")
@@ -59,6 +61,17 @@ def ask(bundle: str, question: str, **options: Any) -> None:
 
     pictures = [read_image(path) for path in options["images"]]
     schema = _schema(options["json_schema"])
+    request = AskRequest(
+        question=question,
+        images=pictures,
+        system=options["system"],
+        json_schema=schema,
+        thinking=options["thinking"],
+        thinking_budget=options["thinking_budget"],
+        max_new_tokens=options["max_tokens"],
+        seed=options["seed"],
+        image_first=options["image_first"],
+    )
     opened = Bundle.open(bundle)
     if options["verify"] is not False:
         verify_bundle(opened, experts=options["verify"] is True)
@@ -70,18 +83,7 @@ def ask(bundle: str, question: str, **options: Any) -> None:
         reuse_prefix=False,
     )
     with Engine.open(opened, engine_options) as engine:
-        request = AskRequest(
-            question=question,
-            images=pictures,
-            system=options["system"],
-            json_schema=schema,
-            thinking=options["thinking"],
-            thinking_budget=options["thinking_budget"],
-            max_new_tokens=options["max_tokens"],
-            sampling=_sampling(engine, options),
-            seed=options["seed"],
-            image_first=options["image_first"],
-        )
+        request = replace(request, sampling=_sampling(engine, options))
         answer = _answer(engine, request, stream=not (options["no_stream"] or options["as_json"]))
     if options["as_json"]:
         click.echo(json.dumps(answer.to_json(), ensure_ascii=False))
@@ -130,7 +132,7 @@ def _schema(value: str | None) -> dict[str, Any] | None:
         return None
     inline = value.lstrip().startswith("{")
     try:
-        schema = json.loads(value if inline else Path(value).read_text(encoding="utf-8"))
+        schema = parse_json(value if inline else Path(value).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"--json-schema '{value}' cannot be read: {error.strerror}. Give a file, or the schema itself: '{{…}}'."

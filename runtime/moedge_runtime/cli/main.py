@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
@@ -51,6 +52,9 @@ def moedge() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Exits 0 on success, 1 on a failure, 2 on wrong usage or configuration, 130 on Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without a character shows its number
     try:
         code = moedge.main(args=arguments, prog_name="moedge", standalone_mode=False)
         sys.exit(code or 0)  # what a command returns; None where click gives no code of its own

@@ -15,7 +15,7 @@ from moedge_runtime.mqtt.address import Connection, parse_broker_url
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Received
 from moedge_runtime.mqtt.session import Session
-from moedge_runtime.mqtt.topics import answer_filter, check_base_topic
+from moedge_runtime.mqtt.topics import answer_filter
 
 PASSWORD_VARIABLE = "MOEDGE_MQTT_PASSWORD"
 
@@ -47,7 +47,7 @@ def watch(
 ) -> None:
     """Show answers as they are published, until Ctrl-C. Exits 1 if the broker cannot be used."""
     try:
-        address, _ = parse_broker_url(url), check_base_topic(base)
+        address, answers = parse_broker_url(url), answer_filter(base, device, camera)
     except ValueError as error:
         raise ConfigError(f"The command line is wrong: {error}.") from error
     received: queue.SimpleQueue[Received | _Lost] = queue.SimpleQueue()
@@ -63,8 +63,8 @@ def watch(
     )
     session.open()
     try:
-        session.subscribe(answer_filter(base, device, camera), retained=True)
-        click.echo(f"Watching {answer_filter(base, device, camera)} on {address}.", err=True)
+        session.subscribe(answers, retained=True)
+        click.echo(f"Watching {answers} on {address}.", err=True)
         shown = 0
         while count is None or shown < count:
             event = received.get()

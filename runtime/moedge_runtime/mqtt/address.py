@@ -68,6 +68,10 @@ def parse_broker_url(url: str) -> BrokerAddress:
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("a broker's url is scheme, host and port, for example mqtt://localhost:1883")
     try:
+        parts.hostname.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("a broker's host is a name of labels of 1 to 63 characters, or an address") from error
+    try:
         port = parts.port
     except ValueError as error:
         raise ValueError("a broker's port is a number from 1 to 65535") from error

@@ -195,9 +195,10 @@ class EmbeddedBroker:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
                 bound = probe.getsockname()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "the host is no name or address"
             raise BrokerError(
-                f"The embedded broker cannot listen on {self._host}:{self._port}: {error.strerror}. "
+                f"The embedded broker cannot listen on {self._host}:{self._port}: {reason}. "
                 f"Set mqtt.embedded to another port, or mqtt.url to the broker that already runs there.",
                 key="broker.port_taken",
             ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from moedge_runtime.strict_json import is_text
+
 MAX_TOPIC_BYTES = 65535
 """MQTT 5.0, section 1.5.4: a string's length is two bytes."""
 
@@ -75,7 +77,15 @@ class Topics:
 
 
 def answer_filter(base: str, device: str = "+", camera: str = "+") -> str:
-    """Filter for the answers of some or all devices and cameras."""
+    """Filter for the answers of some or all devices and cameras.
+
+    Raises:
+        ValueError: `base` is no base topic, or one of the others neither a name nor +.
+    """
+    for what, name in (("device", device), ("camera", camera)):
+        if name != "+" and not _IDENTIFIER.fullmatch(name):
+            raise ValueError(f"a {what}'s name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -; + stands for all")
+    check_base_topic(base)
     return f"{base}/{device}/{camera}/answer"
 
 
@@ -83,7 +93,7 @@ def check_base_topic(base: str) -> str:
     """Return `base` if it can begin a topic.
 
     Raises:
-        ValueError: It is empty, begins with $ or /, ends with /, or holds a wildcard.
+        ValueError: It is empty, begins with $ or /, ends with /, or holds a wildcard or half a character.
     """
     if base.startswith(("/", "$")) or base.endswith("/") or _fault(base) is not None:
         raise ValueError("a base topic has levels without + and #, no / at its ends and no $ in front")
@@ -109,6 +119,8 @@ def _fault(topic: str) -> str | None:
         return "+ and # are wildcards and belong into subscriptions only"
     if "\0" in topic:
         return "it contains a null character"
-    if len(topic.encode("utf-8", "surrogatepass")) > MAX_TOPIC_BYTES:
+    if not is_text(topic):
+        return "it contains half a character, a lone surrogate"
+    if len(topic.encode()) > MAX_TOPIC_BYTES:
         return f"it is longer than {MAX_TOPIC_BYTES:,} bytes"
     return None

@@ -130,6 +130,26 @@ def flip(path: Path, position: int = 5) -> None:
     path.write_bytes(content)
 
 
+def test_bytes_that_are_no_text_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "moedge_runtime", "ask", str(tmp_path)]
+    for extra, message in (
+        ([b"\xff"], "The question '\\udcff' is not text: it holds bytes that are no UTF-8. Give whole characters."),
+        (
+            ["?", "--json-schema", '{"const": "\\ud800"}'],
+            "--json-schema is not valid JSON: the text '\\ud800' holds half a character, a lone surrogate.",
+        ),
+        (["?", "--json-schema", '{"const": 1e400}'], "--json-schema is not valid JSON: inf is no JSON number."),
+        (["?", "--json-schema", "[" * 9999], "cannot be read: File name too long"),
+        (
+            ["?", "--json-schema", '{"a":' * 9999],
+            "--json-schema is not valid JSON: it is nested deeper than 64 levels.",
+        ),
+    ):
+        result = subprocess.run([*arguments, *extra], capture_output=True, text=True, check=False)
+        assert result.returncode in (1, 2)
+        assert result.stderr.startswith("moedge: ") and message in result.stderr
+
+
 def test_errors_are_sentences_with_an_exit_code(bundle: str, tmp_path: Path) -> None:
     def moedge(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

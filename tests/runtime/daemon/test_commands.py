@@ -119,6 +119,12 @@ def test_watch_tells_that_nobody_listens(capsys: pytest.CaptureFixture[str]) -> 
         "Check that it runs, its address and its port.",
     )
     assert failure(capsys, "watch", "--url", "http://x")[0] == 2
+    assert failure(capsys, "watch", "--device", "a/#") == (
+        2,
+        "moedge: The command line is wrong: a device's name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -; "
+        "+ stands for all.",
+    )
+    assert failure(capsys, "watch", "--base", "a\udcff")[0] == 2
 
 
 def test_watch_prints_answers_as_they_came(broker: BrokerAddress) -> None:

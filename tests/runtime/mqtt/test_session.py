@@ -154,6 +154,15 @@ def test_urls() -> None:
     assert parse_broker_url("mqtt://host") == BrokerAddress("host", 1883)
     assert parse_broker_url("mqtts://host") == BrokerAddress("host", 8883, tls=True)
     assert str(parse_broker_url("mqtt://[::1]:1884/")) == "mqtt://[::1]:1884"
-    for url in ("host", "mqtt://", "mqtt://u:p@host", "mqtt://host/topic", "mqtt://host:x", "ws://host"):
+    for url in (
+        "host",
+        "mqtt://",
+        "mqtt://u:p@host",
+        "mqtt://host/topic",
+        "mqtt://host:x",
+        "ws://host",
+        "mqtt://a..b",
+        "mqtt://\udcff",
+    ):
         with pytest.raises(ValueError, match=r"^a broker's "):
             parse_broker_url(url)
