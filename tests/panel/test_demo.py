@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from moedge_panel.demo import MARK, DemoError, expected_answers, make_directory, run_daemon, watching
 from moedge_runtime.mqtt.broker import EmbeddedBroker
-from runtime.mqtt.brokers import free_port
+from moedge_runtime.mqtt.listening import free_port
 
 
 def test_every_watch_is_answered_at_the_start_and_after_every_interval() -> None:

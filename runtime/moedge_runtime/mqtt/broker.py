@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import logging
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from moedge_runtime.errors import BrokerError
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.backoff import Backoff
-from moedge_runtime.mqtt.listening import wait_until_listening
+from moedge_runtime.mqtt.listening import bindable, free_port, wait_until_listening
 from moedge_runtime.mqtt.session import Session
 
 START_TIMEOUT_S = 20.0
@@ -190,11 +189,7 @@ class EmbeddedBroker:
     def _reserve(self) -> tuple[str, int]:
         """Address and port to listen on, seen to be free a moment ago."""
         try:
-            family, kind, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-                bound = probe.getsockname()
+            return bindable(self._host, self._port or free_port(self._host))
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "the host is no name or address"
             raise BrokerError(
@@ -202,7 +197,6 @@ class EmbeddedBroker:
                 f"Set mqtt.embedded to another port, or mqtt.url to the broker that already runs there.",
                 key="broker.port_taken",
             ) from error
-        return str(bound[0]), int(bound[1])
 
 
 def _reachable(host: str) -> str:

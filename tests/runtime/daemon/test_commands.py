@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from moedge_runtime.cli.main import main
 from moedge_runtime.cli.watch import line_of, watch
 from moedge_runtime.mqtt.address import BrokerAddress
+from moedge_runtime.mqtt.listening import free_port
 from moedge_runtime.mqtt.message import Received
 from runtime.daemon.fakes import write_config
-from runtime.mqtt.brokers import free_port
 from runtime.mqtt.examples import ANSWER, EXAMPLES
 from runtime.mqtt.listener import Listener
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,21 +10,9 @@ from pathlib import Path
 import pytest
 from moedge_runtime.mqtt.address import BrokerAddress
 from moedge_runtime.mqtt.broker import EmbeddedBroker
-from moedge_runtime.mqtt.listening import wait_until_listening
+from moedge_runtime.mqtt.listening import free_port, wait_until_listening
 
 START_S = 20.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on and that the kernel gives to nobody else for the next minute.
-
-    A connection that its listener has closed leaves the port in TIME_WAIT: only who asks for it by number and sets
-    SO_REUSEADDR, as brokers do, gets it.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        server.accept()[0].close()
-        client.recv(1)
-        return int(server.getsockname()[1])
 
 
 class Mosquitto:

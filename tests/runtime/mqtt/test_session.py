@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from moedge_runtime.errors import BrokerError
 from moedge_runtime.mqtt.address import BrokerAddress, Connection, parse_broker_url
+from moedge_runtime.mqtt.listening import free_port
 from moedge_runtime.mqtt.message import Message
 from moedge_runtime.mqtt.session import Session
-from runtime.mqtt.brokers import Mosquitto, add_password, free_port
+from runtime.mqtt.brokers import Mosquitto, add_password
 
 
 def refusal(connection: Connection) -> BrokerError:
