@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moedge_runtime.camera import Frame, FrameSource, LatestFrame
+from moedge_runtime.camera import Frame, FrameSource
 from moedge_runtime.daemon.answerer import Question
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.schedule import Interval, Job, Result
@@ -68,7 +68,7 @@ class CameraReader:
         on_end: Called when `finished` has become true.
 
     Attributes:
-        latest: The newest frame, for requests.
+        latest: The newest frame, for requests; None before the first one.
         frames: Frames read so far.
         state: online once there was a frame, offline before it, after a failure and after the end.
         failed: The source was given up with an error.
@@ -90,7 +90,7 @@ class CameraReader:
         backoff: Backoff | None = None,
     ) -> None:
         self.name = name
-        self.latest = LatestFrame()
+        self.latest: Frame | None = None
         self.frames = 0
         self.state: State = "offline"
         self.failed = False
@@ -129,7 +129,7 @@ class CameraReader:
 
     def last_frame_age_s(self) -> float | None:
         """Seconds since the newest frame; None before the first one."""
-        frame = self.latest.peek()
+        frame = self.latest
         return None if frame is None else time.monotonic() - frame.monotonic_s
 
     def _run(self) -> None:
@@ -185,7 +185,7 @@ class CameraReader:
         self._set_state("offline", reason)
 
     def _take(self, frame: Frame) -> None:
-        self.latest.put(frame)
+        self.latest = frame
         self.frames += 1
         if self.state != "online":
             self._last_reason = ""

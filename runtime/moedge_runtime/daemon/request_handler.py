@@ -93,7 +93,7 @@ class RequestHandler:
 
     def _ask(self, command: AskCommand, sender: _ReturnAddress) -> None:
         reader = self._camera(command.camera)
-        frame = reader.latest.peek()
+        frame = reader.latest
         if frame is None:
             raise CameraError(
                 f"Camera '{reader.name}' has given no frame yet. See its status, and ask again later.",
