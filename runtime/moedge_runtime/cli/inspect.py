@@ -6,9 +6,7 @@ from collections import defaultdict
 
 import click
 
-from moedge_runtime.bundle import Bundle, Manifest, Precision
-
-PARTS = ("experts", "attention", "head", "embedding", "vision")
+from moedge_runtime.bundle import Bundle, Manifest, Precision, Quantization
 
 
 @click.command()
@@ -43,7 +41,7 @@ def describe(manifest: Manifest) -> list[str]:
         "",
         f"{'part':<10} {'precision':<26} {'weights':>14} {'size':>10}  error (plain rounding)",
     ]
-    for part in PARTS:
+    for part in Quantization.model_fields:
         precision: Precision = getattr(manifest.quantization, part)
         report = manifest.quality.get(part)
         line = f"{part:<10} {precision_name(precision):<26}"
