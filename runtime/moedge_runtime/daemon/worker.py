@@ -56,7 +56,7 @@ class Worker:
             outcome = self._answerer.ask(job.question, job.frame.image, self._cancelled)
         except MoedgeError as error:
             outcome = error
-        except Exception as error:
+        except BaseException as error:  # a panic inside a Rust extension is no Exception
             log.exception("The model failed on a frame of camera '%s'.", job.camera)
             outcome = MoedgeError(
                 f"The model failed: {type(error).__name__}: {error}. The daemon's log has the details.", key="internal"

@@ -16,6 +16,9 @@ _WHITESPACE = r" |\n {0,16}"
 """Between two JSON tokens: nothing, a space, or a line break with indentation. Bounded, so that an answer cannot fill
 its length with blanks."""
 
+_PANIC = "PanicException"
+"""What a panic of Rust becomes in Python (pyo3); no Exception. llguidance 1.9 panics on some faulty schemas."""
+
 _COMPILED_SCHEMAS = 32
 """Compiled schemas kept: a daemon asks the same few questions over and over."""
 
@@ -83,7 +86,15 @@ class SchemaCompiler:
         text = json.dumps(schema)
         matcher = self._compiled.get(text)
         if matcher is None:
-            matcher = self._matcher(schema)
+            try:
+                matcher = self._matcher(schema)
+            except BaseException as error:
+                if type(error).__name__ != _PANIC:
+                    raise
+                raise RequestError(
+                    f"The JSON schema cannot be used: llguidance fails on it ({error}). Correct or simplify it.",
+                    key="request.schema_invalid",
+                ) from error
             if len(self._compiled) >= _COMPILED_SCHEMAS:
                 self._compiled.pop(next(iter(self._compiled)))
             self._compiled[text] = matcher

@@ -19,10 +19,14 @@ from runtime.camera.videos import number_of
 log = logging.getLogger(__name__)
 
 
+class Panic(BaseException):
+    """As pyo3's PanicException, no Exception."""
+
+
 class FakeAnswerer:
     """Reads the frame's number from its brightness instead of running a model, and says so.
 
-    Questions that begin with a word in capitals make it misbehave: FAIL and CRASH raise, HANG waits until cancelled,
+    Questions that begin with a word in capitals make it misbehave: FAIL, CRASH and PANIC raise, HANG waits until cancelled,
     GATE waits until `gate` is set; DEAF never returns.
     """
 
@@ -50,6 +54,8 @@ class FakeAnswerer:
             raise RequestError("This fake refuses the question.", key="request.fake")
         if word == "CRASH":
             raise ZeroDivisionError("this fake has a fault")
+        if word == "PANIC":
+            raise Panic("this fake has a fault in Rust")
         if word == "GATE":
             self.held.set()
             assert self.gate.wait(60)

@@ -140,6 +140,7 @@ def test_questions_are_answered_with_their_transaction(place: Path, bundle: Path
         ("ask", b'{"question": "?", "camera": "attic"}', "request.camera_unknown"),
         ("ask", b'{"question": "FAIL"}', "request.fake"),
         ("ask", b'{"question": "CRASH"}', "internal"),
+        ("ask", b'{"question": "PANIC"}', "internal"),
         ("reboot", b"{}", "request.unknown_verb"),
     ],
 )

@@ -124,3 +124,9 @@ def test_one_answer_does_not_disturb_the_next(tools):
 def test_a_schema_that_cannot_be_kept_is_refused_with_the_reason(tools, schema, reason):
     with pytest.raises(RequestError, match=f"The JSON schema cannot be used: .*{reason}"):
         tools[0].compile(schema)
+
+
+def test_a_schema_on_which_llguidance_panics_is_refused(tools):
+    with pytest.raises(RequestError, match=r"^The JSON schema cannot be used: .*Correct or simplify it\.$") as caught:
+        tools[0].compile({"minimum": "é" * 100})
+    assert caught.value.key == "request.schema_invalid"
