@@ -27,7 +27,7 @@ def run(config_path: str, check: bool, exit_when_done: bool, verify: bool | None
     """
     config = load_config(config_path)
     if check:
-        click.echo(_checked(config_path, config, verify))
+        click.echo(_checked(config_path, config, verify, exit_when_done))
         return
     from moedge_runtime.daemon.engine import EngineAnswerer  # noqa: PLC0415
     from moedge_runtime.daemon.process import run_process  # noqa: PLC0415
@@ -37,7 +37,7 @@ def run(config_path: str, check: bool, exit_when_done: bool, verify: bool | None
     )
 
 
-def _checked(config_path: str, config: Config, verify: bool | None) -> str:
+def _checked(config_path: str, config: Config, verify: bool | None, exit_when_done: bool) -> str:
     """One line about a configuration whose bundle, questions and sources are good.
 
     Raises:
@@ -46,7 +46,7 @@ def _checked(config_path: str, config: Config, verify: bool | None) -> str:
     from moedge_runtime.daemon.engine import question_checker  # noqa: PLC0415
 
     bundle = open_bundle(config.model, verify)
-    check_config(config, question_checker(bundle, config.model), sources=True)
+    check_config(config, question_checker(bundle, config.model), sources=True, exit_when_done=exit_when_done)
     manifest = bundle.manifest
     embedded = config.mqtt.embedded
     broker = f"embedded broker on {embedded.host}:{embedded.port}" if embedded else f"broker {config.mqtt.url}"

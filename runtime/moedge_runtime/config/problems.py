@@ -14,6 +14,8 @@ _SECRET_KEYS = {"password"}
 
 _SHOWN_CHARACTERS = 100
 
+LOOP_NEVER_ENDS = "with exit_when_done a camera that loops never ends"
+
 
 def schema_problems(error: ValidationError) -> Problems:
     """Every error of pydantic as a path and a sentence."""
@@ -53,7 +55,7 @@ def reference_problems(raw: Any) -> Problems:
             problems.append((("watches", index, "name"), f"'{name}' is also the name of watches[{names[name]}]"))
     for name, camera in cameras.items():
         if root.get("exit_when_done") is True and _mapping(camera).get("loop") is True:
-            problems.append((("cameras", str(name), "loop"), "with exit_when_done a camera that loops never ends"))
+            problems.append((("cameras", str(name), "loop"), LOOP_NEVER_ENDS))
     return problems
 
 

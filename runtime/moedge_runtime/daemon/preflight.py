@@ -8,7 +8,7 @@ from pathlib import Path
 from moedge_runtime.camera import check_source
 from moedge_runtime.config import Config, WatchConfig
 from moedge_runtime.config.load import config_error
-from moedge_runtime.config.problems import got
+from moedge_runtime.config.problems import LOOP_NEVER_ENDS, got
 from moedge_runtime.config.yaml_lines import Problems
 from moedge_runtime.daemon.answerer import Question, QuestionProblem
 from moedge_runtime.errors import CameraError
@@ -27,13 +27,18 @@ def question_of(watch: WatchConfig) -> Question:
 
 
 def check_config(
-    config: Config, check: Callable[[Question], list[QuestionProblem]] | None = None, *, sources: bool = False
+    config: Config,
+    check: Callable[[Question], list[QuestionProblem]] | None = None,
+    *,
+    sources: bool = False,
+    exit_when_done: bool = False,
 ) -> None:
     """Check what can be checked without a frame.
 
     Args:
         config: The configuration.
         check: Says what the model would refuse; None to leave the questions out.
+        exit_when_done: Whether every camera must come to an end.
         sources: Whether files and folders of enabled cameras must be there now.
 
     Raises:
@@ -46,6 +51,8 @@ def check_config(
         except CameraError as error:
             problems.append((("cameras", name, "source"), str(error)))
             continue
+        if exit_when_done and camera.enabled and camera.loop:
+            problems.append((("cameras", name, "loop"), LOOP_NEVER_ENDS))
         if sources and camera.enabled and not _is_there(scheme, Path(rest)):
             kind = "file" if scheme == "file" else "folder"
             problems.append((("cameras", name, "source"), f"there is no {kind} '{rest}'"))

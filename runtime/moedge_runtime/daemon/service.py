@@ -88,7 +88,7 @@ class Daemon:
             MoedgeError: The bundle or the embedded broker is not usable.
         """
         config = self._config
-        check_config(config)
+        check_config(config, exit_when_done=self._exit_when_done)
         bundle = open_bundle(config.model, self._verify)
         answerer = self._open_answerer(bundle, config.model)
         check_config(config, answerer.check)

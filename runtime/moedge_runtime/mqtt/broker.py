@@ -183,7 +183,7 @@ class EmbeddedBroker:
                 try:
                     process = self._launch()
                     break
-                except BrokerError as error:
+                except (BrokerError, OSError) as error:
                     log.error("%s Trying again.", error)
 
     def _reserve(self) -> tuple[str, int]:

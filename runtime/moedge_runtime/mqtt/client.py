@@ -144,6 +144,8 @@ class MqttClient:
                 if str(error) != self._last_error:
                     log.error("%s Trying again.", error)
                 self._last_error = str(error)
+            except Exception:
+                log.exception("The connection to broker %s failed. Trying again.", self._connection.address)
             finally:
                 self._online.clear()
             if time.monotonic() - self._connected_s >= STABLE_S:

@@ -26,8 +26,8 @@ class Panic(BaseException):
 class FakeAnswerer:
     """Reads the frame's number from its brightness instead of running a model, and says so.
 
-    Questions that begin with a word in capitals make it misbehave: FAIL, CRASH and PANIC raise, HANG waits until cancelled,
-    GATE waits until `gate` is set; DEAF never returns.
+    Questions that begin with a word in capitals make it misbehave: FAIL, CRASH and PANIC raise, HANG waits until
+    cancelled, GATE waits until `gate` is set, DEAF never returns.
     """
 
     def __init__(self) -> None:

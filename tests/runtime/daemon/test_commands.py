@@ -83,6 +83,18 @@ def test_everything_wrong_with_watches_is_told_before_the_first_frame(
     )
 
 
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_a_camera_that_loops_is_refused_where_the_daemon_is_to_end(
+    place: Path, tiny: Path, capsys: pytest.CaptureFixture[str], check: list[str]
+) -> None:
+    path = write_config(place, tiny, free_port(), cameras={"panel": {"source": "file:panel.mp4", "loop": True}})
+    assert failure(capsys, "run", "-c", str(path), "--exit-when-done", *check) == (
+        2,
+        f"moedge: Configuration '{path}' has 1 error:\n"
+        "  line 11: cameras.panel.loop: with exit_when_done a camera that loops never ends",
+    )
+
+
 def test_check_wants_the_files_and_folders_of_cameras(
     place: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
