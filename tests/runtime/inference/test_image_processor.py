@@ -131,7 +131,9 @@ def test_an_elongated_picture_is_refused_from_the_ratio_at_which_transformers_re
     assert processor.target_size(5, 1000) == reference(5, 1000, 32, 65536, 16777216)
     with pytest.raises(ValueError, match="200"):
         reference(5, 1001, 32, 65536, 16777216)
-    with pytest.raises(RequestError, match=r"1001×5 pixels: one side is 200\.2 times the other; at most 200 is possible"):
+    with pytest.raises(
+        RequestError, match=r"1001×5 pixels: one side is 200\.2 times the other; at most 200 is possible"
+    ):
         processor.target_size(5, 1001)
 
 
