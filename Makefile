@@ -21,6 +21,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --group dev
 	touch $@
 
+# The typefaces of the held-out questions.
+$(VENV)/.installed-fonts: $(VENV)/.installed examples/panel/requirements-train.txt
+	$(BIN)/pip install --quiet --requirement examples/panel/requirements-train.txt
+	touch $@
+
 demo: $(VENV)/.installed ## export the demo model, run the daemon on a video, check its answers
 	PYTHONPATH=examples/panel $(BIN)/python -m moedge_panel.demo --out out/demo
 
@@ -40,7 +45,7 @@ format: $(VENV)/.installed-dev ## format the code and sort imports
 bench: demo ## size of the runtime-only environment and idle memory of the daemon
 	$(BIN)/python benchmarks/runtime_footprint.py
 
-quality: $(VENV)/.installed-dev ## exact answers of the demo model by precision, for docs/quality.md
+quality: $(VENV)/.installed-dev $(VENV)/.installed-fonts ## exact answers of the demo model by precision, for docs/quality.md
 	PYTHONPATH=examples/panel $(BIN)/python benchmarks/panel_quality.py
 
 clean: ## remove what the other targets made
