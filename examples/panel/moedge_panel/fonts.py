@@ -30,14 +30,15 @@ class Face:
         """
         if self.package.startswith("fonts-"):
             path = DEBIAN_FONTS / self.file
+            install = f"apt-get install {self.package} (Debian 12; examples/panel/requirements-train.txt lists all)"
         else:
+            install = "pip install -r examples/panel/requirements-train.txt"
             spec = importlib.util.find_spec(self.package)
             folders = list(spec.submodule_search_locations or ()) if spec else []
             path = Path(folders[0] if folders else ".") / "files" / self.file
         if not path.is_file():
             raise FileNotFoundError(
-                f"Font {self.file} of package {self.package} is not installed. Install what "
-                "examples/panel/requirements-train.txt lists."
+                f"Font {self.file} of package {self.package} is not installed. Install it: {install}."
             )
         return path
 
