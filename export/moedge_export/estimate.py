@@ -28,7 +28,7 @@ def bundle_bytes(architecture: Architecture, quantization: Quantization, form: F
     shapes[HEAD] = shapes[EMBEDDING]
     weights = sum(_tensor_bytes(name, shape, quantization) for name, shape in shapes.items())
     layout = ExpertLayout(text.hidden_size, text.moe_intermediate_size, quantization.experts)
-    record_bytes = layout.record_bytes if form == "paged" else sum(section.nbytes for section in layout.sections)
+    record_bytes = layout.record_bytes if form == "paged" else sum(array.nbytes for array in layout.row_major)
     graphs = GRAPH_BYTES * (text.num_hidden_layers + architecture.vision.depth)
     return weights + len(text.moe_layers) * text.num_experts * record_bytes + graphs + ASSETS_BYTES
 

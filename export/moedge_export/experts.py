@@ -21,13 +21,13 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 def expert_layout(checkpoint: Checkpoint, quantizer: Quantizer) -> ExpertLayout:
-    """Layout of an expert's record."""
+    """Shapes of an expert's arrays, in its record and row-major."""
     text = checkpoint.architecture.text
     return ExpertLayout(text.hidden_size, text.moe_intermediate_size, quantizer.precision)
 
 
 def encode_expert(checkpoint: Checkpoint, quantizer: Quantizer, layer: int, expert: int) -> Arrays:
-    """Arrays of one expert by section name, rows of gate and up interleaved (docs/bundle-format.md)."""
+    """Row-major arrays of one expert by name, rows of gate and up interleaved (docs/bundle-format.md)."""
     gate_up, down = checkpoint.expert(layer, expert)
     tensors = expert_tensors(checkpoint.architecture, layer)
     arrays: Arrays = {}
@@ -61,14 +61,12 @@ def write_experts(
     text = checkpoint.architecture.text
     layout = expert_layout(checkpoint, quantizer)
     record = np.zeros(layout.record_bytes, np.uint8)
-    views = layout.view(record)
     checksums: list[list[int]] = []
     with (directory / EXPERTS_NAME).open("wb") as file:
         for layer in text.moe_layers:
             checksums.append([])
             for expert in range(text.num_experts):
-                for name, array in encode_expert(checkpoint, quantizer, layer, expert).items():
-                    views[name][...] = array
+                layout.pack(encode_expert(checkpoint, quantizer, layer, expert), record)
                 file.write(record.data)
                 checksums[-1].append(google_crc32c.value(record.tobytes()))
                 after_expert()

@@ -20,7 +20,7 @@ from moedge_export.part import PartBuilder
 QMOE_INPUTS = {
     "fc1.weight": 2, "fc1.scale": 3, "fc2.weight": 5, "fc2.scale": 6, "fc1.zero_point": 11, "fc2.zero_point": 12,
 }  # fmt: skip
-"""Input index of com.microsoft.QMoE (onnxruntime 1.32) for each section of a record."""
+"""Input index of com.microsoft.QMoE (onnxruntime 1.32) for each array of an expert."""
 
 MOE_INPUTS = {"fc1.weight": 2, "fc2.weight": 4}
 """The same for com.microsoft.MoE, which computes in float32."""
@@ -111,15 +111,14 @@ def _experts(part: PartBuilder, layer: int, inputs: tuple[str, str], after_exper
     """Add the experts of a layer on their input [S, H] and the router's logits [S, E]; returns [S, H]."""
     graph, checkpoint, quantizer = part.graph, part.checkpoint, part.quantizer
     text, precision = checkpoint.architecture.text, quantizer.precision
-    sections = expert_layout(checkpoint, quantizer).sections
     slots, names = {}, {}
-    for section in sections:
-        names[section.name], slots[section.name] = graph.reserve(
-            f"experts.{section.name}", section.dtype, (text.num_experts, *section.shape)
+    for array in expert_layout(checkpoint, quantizer).row_major:
+        names[array.name], slots[array.name] = graph.reserve(
+            f"experts.{array.name}", array.dtype, (text.num_experts, *array.shape)
         )
     for expert in range(text.num_experts):
-        for name, array in encode_expert(checkpoint, quantizer, layer, expert).items():
-            slots[name].write(expert, array[None])
+        for name, values in encode_expert(checkpoint, quantizer, layer, expert).items():
+            slots[name].write(expert, values[None])
         after_expert()
     places = MOE_INPUTS if precision.bits == 32 else QMOE_INPUTS
     operands = [*inputs, *[""] * (max(places[name] for name in names) - 1)]

@@ -212,17 +212,17 @@ class ReferenceModel:
         records = np.memmap(self.bundle.file(info.file), np.uint8, "r").reshape(-1, info.record_bytes)
         pairs = []
         for record in records[start : start + count]:
-            views = layout.view(np.array(record))
+            arrays = layout.unpack(np.array(record))
             inputs = {"fc1": self.text.hidden_size, "fc2": self.text.moe_intermediate_size}
-            fc1, fc2 = (_matrix(views, name, layout.precision, size) for name, size in inputs.items())
+            fc1, fc2 = (_matrix(arrays, name, layout.precision, size) for name, size in inputs.items())
             pairs.append((fc1, fc2))
         return pairs
 
 
-def _matrix(views: dict[str, npt.NDArray[Any]], name: str, precision: Precision, inputs: int) -> Float:
+def _matrix(arrays: dict[str, npt.NDArray[Any]], name: str, precision: Precision, inputs: int) -> Float:
     if precision.bits == 32:
-        floats: Float = views[f"{name}.weight"]
+        floats: Float = arrays[f"{name}.weight"]
         return floats
     return dequantize(
-        views[f"{name}.weight"], views[f"{name}.scale"], views.get(f"{name}.zero_point"), precision, inputs
+        arrays[f"{name}.weight"], arrays[f"{name}.scale"], arrays.get(f"{name}.zero_point"), precision, inputs
     )

@@ -53,29 +53,31 @@ def test_matmul_n_bits_equals_the_dequantized_product(
 
 @pytest.mark.parametrize("precision", PRECISIONS, ids=str)
 @pytest.mark.parametrize(("experts", "chosen"), [(7, 2), (3, 3), (5, 1)])
-def test_qmoe_equals_numpy_experts_in_the_record_layout(
+def test_qmoe_equals_numpy_experts_on_what_records_unpack_to(
     precision: Precision, experts: int, chosen: int, tmp_path: Path
 ) -> None:
     hidden, inner, generator = 128, 256, np.random.default_rng(0)
     layout = ExpertLayout(hidden, inner, precision)
-    names = {section.name: section.shape for section in layout.sections}
+    names = [array.name for array in layout.row_major]
     records = np.zeros((experts, layout.record_bytes), np.uint8)
     plain: list[dict[str, Any]] = []
     for record in records:
         plain.append({})
+        arrays: dict[str, Any] = {}
         for name, rows, inputs in (("fc1", 2 * inner, hidden), ("fc2", hidden, inner)):
             weights = torch.from_numpy(generator.standard_normal((rows, inputs), dtype=np.float32)) / inputs**0.5
             result = quantize(weights, precision)
-            views = layout.view(record)
-            views[f"{name}.weight"][...], views[f"{name}.scale"][...] = result.weight, result.scale
+            arrays |= {f"{name}.weight": result.weight, f"{name}.scale": result.scale}
             if result.zero_point is not None:
-                views[f"{name}.zero_point"][...] = result.zero_point
+                arrays[f"{name}.zero_point"] = result.zero_point
             plain[-1][name] = dequantize(result.weight, result.scale, result.zero_point, precision, inputs)
+        layout.pack(arrays, record)
+    unpacked = [layout.unpack(record) for record in records]
     graph = GraphBuilder(tmp_path / "moe.onnx")
     x, logits = graph.input("x", np.float32, ["s", hidden]), graph.input("logits", np.float32, ["s", experts])
     operands = [x, logits, *[""] * (max(QMOE_INPUTS[name] for name in names) - 1)]
     for name in names:
-        operands[QMOE_INPUTS[name]] = graph.weight(name, np.stack([layout.view(record)[name] for record in records]))
+        operands[QMOE_INPUTS[name]] = graph.weight(name, np.stack([each[name] for each in unpacked]))
     attributes = {"swiglu_fusion": 1, "activation_alpha": 1.0, "activation_beta": 0.0, "normalize_routing_weights": 1}
     output = graph.op(
         "QMoE", *operands, domain=MICROSOFT, k=chosen, activation_type="swiglu", expert_weight_bits=precision.bits,

@@ -57,7 +57,7 @@ def test_both_forms_store_the_same_numbers(precision: str, checkpoint: tuple[Pat
     assert experts is not None
     model = b"".join(inline.file(name).read_bytes() for name in ("model.onnx",))
     record = np.fromfile(paged.file(experts.file), np.uint8, experts.record_bytes)
-    for name, array in paged.expert_layout.view(record).items():
+    for name, array in paged.expert_layout.unpack(record).items():
         assert array.tobytes() in model, name
 
 

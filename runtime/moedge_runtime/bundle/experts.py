@@ -1,41 +1,34 @@
-"""The record of one expert in experts.bin: where each section lies and what shape it has."""
+"""The record of one expert in experts.bin: where each section lies, how it is filled and how it is read back."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from moedge_runtime.bundle.manifest import ExpertsInfo, Precision, SectionInfo
+from moedge_runtime.bundle.packing import Array, ExpertArray, ExpertMatrix
 
 ALIGNMENT_BYTES = 4096
 """Every section starts on this boundary, the largest logical block size of the flash we ship to: O_DIRECT needs it."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """One array of a record, at `offset` bytes from its start."""
+class Section(ExpertArray):
+    """One packed array of a record, at `offset` bytes from its start; `nbytes` leaves out the padding behind it."""
 
-    name: str
     offset: int
-    dtype: np.dtype[np.generic]
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Length of the data, without the padding up to the next section."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class ExpertLayout:
-    """Layout of the records of one experts.bin.
+    """Layout of the records of one experts.bin, and of the row-major arrays that hold the same numbers.
 
     fc1 has 2 * `intermediate_size` rows of `hidden_size` inputs, gate and up rows interleaved (gate 0, up 0, …). fc2
-    has `hidden_size` rows of `intermediate_size` inputs. This is the order of com.microsoft.QMoE with swiglu_fusion=1
-    (onnxruntime 1.32, contrib_ops moe_quantization), so both bundle forms store the same numbers.
-    Four-bit weights are packed two a byte along the inputs, the first one in the low nibble.
+    has `hidden_size` rows of `intermediate_size` inputs. The row-major arrays are those of com.microsoft.QMoE with
+    swiglu_fusion=1 (onnxruntime 1.32, contrib_ops moe_quantization), which an inline bundle stores as they are.
     """
 
     hidden_size: int
@@ -43,14 +36,27 @@ class ExpertLayout:
     precision: Precision
 
     @property
+    def matrices(self) -> tuple[ExpertMatrix, ExpertMatrix]:
+        """The matrices fc1 and fc2."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        return (
+            ExpertMatrix("fc1", 2 * inner, hidden, interleaved=True, precision=self.precision),
+            ExpertMatrix("fc2", hidden, inner, interleaved=False, precision=self.precision),
+        )
+
+    @property
+    def row_major(self) -> tuple[ExpertArray, ...]:
+        """The row-major arrays, in the order of the sections of the same names."""
+        return tuple(array for matrix in self.matrices for array in matrix.row_major())
+
+    @property
     def sections(self) -> tuple[Section, ...]:
         """All sections of a record in file order; a quantized record has scales, an asymmetric one zero points too."""
         sections: list[Section] = []
         offset = 0
-        for name, dtype, shape in self._arrays():
-            section = Section(name, offset, dtype, shape)
-            sections.append(section)
-            offset += -(-section.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+        for array in (array for matrix in self.matrices for array in matrix.packed()):
+            sections.append(Section(array.name, array.dtype, array.shape, offset))
+            offset += -(-array.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         return tuple(sections)
 
     @property
@@ -59,8 +65,8 @@ class ExpertLayout:
         last = self.sections[-1]
         return last.offset + -(-last.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
-    def view(self, record: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.generic]]:
-        """Arrays of one record by section name, without copying.
+    def view(self, record: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        """Packed arrays of one record by section name, without copying.
 
         Args:
             record: uint8 [record_bytes].
@@ -72,6 +78,30 @@ class ExpertLayout:
             for section in self.sections
         }
 
+    def pack(self, arrays: Mapping[str, Array], record: npt.NDArray[np.uint8]) -> None:
+        """Write the whole of `record`, padding included.
+
+        Args:
+            arrays: By name, exactly those that `row_major` lists.
+            record: uint8 [record_bytes].
+        """
+        given = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+        wanted = {array.name: (array.dtype, array.shape) for array in self.row_major}
+        assert given == wanted, f"an expert has the arrays {wanted}, not {given}"
+        record[...] = 0
+        views = self.view(record)
+        for matrix in self.matrices:
+            matrix.pack(arrays, views)
+
+    def unpack(self, record: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        """Copies of the row-major arrays by name, as `pack` took them.
+
+        Args:
+            record: uint8 [record_bytes].
+        """
+        views = self.view(record)
+        return {name: array for matrix in self.matrices for name, array in matrix.unpack(views).items()}
+
     def section_infos(self) -> list[SectionInfo]:
         """The sections as the manifest lists them."""
         return [
@@ -81,21 +111,3 @@ class ExpertLayout:
     def matches(self, info: ExpertsInfo) -> bool:
         """Whether the manifest describes records of exactly this layout."""
         return info.record_bytes == self.record_bytes and info.sections == self.section_infos()
-
-    def _arrays(self) -> list[tuple[str, np.dtype[np.generic], tuple[int, ...]]]:
-        arrays: list[tuple[str, np.dtype[np.generic], tuple[int, ...]]] = []
-        for name, rows, inputs in (
-            ("fc1", 2 * self.intermediate_size, self.hidden_size),
-            ("fc2", self.hidden_size, self.intermediate_size),
-        ):
-            precision = self.precision
-            if precision.bits == 32:
-                arrays.append((f"{name}.weight", np.dtype(np.float32), (rows, inputs)))
-                continue
-            blocks = -(-inputs // precision.block_size)
-            per_byte = 8 // precision.bits
-            arrays.append((f"{name}.weight", np.dtype(np.uint8), (rows, inputs // per_byte)))
-            arrays.append((f"{name}.scale", np.dtype(np.float16), (rows, blocks)))
-            if not precision.symmetric:
-                arrays.append((f"{name}.zero_point", np.dtype(np.uint8), (rows, -(-blocks // per_byte))))
-        return arrays

@@ -136,7 +136,7 @@ class ExpertsInfo(_Frozen):
 class EmbeddingInfo(_Frozen):
     """embedding.bin: `vocab_size` rows of `row_bytes`, row i belonging to token i.
 
-    A row holds the weights (float32, or unsigned integers packed as in an expert), then its scales (float16), then its
+    A row holds the weights (float32, or unsigned integers, two a byte at 4 bits), then its scales (float16), then its
     zero points if the precision is not symmetric.
     """
 

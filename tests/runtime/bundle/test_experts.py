@@ -34,5 +34,18 @@ def test_views_share_memory_with_the_record() -> None:
     views["fc2.scale"][...] = np.float16(0.5)
     section = next(s for s in layout.sections if s.name == "fc2.scale")
     assert record[section.offset : section.offset + section.nbytes].any()
-    assert views["fc1.zero_point"].shape == (64, 1)
-    assert views["fc2.weight"].shape == (64, 16)
+    assert views["fc1.zero_point"].shape == (2, 2, 16)
+    assert views["fc2.weight"].shape == (2, 1, 2, 4, 16, 4)
+
+
+def test_row_major_arrays_have_the_shapes_of_qmoe_and_the_order_of_the_sections() -> None:
+    layout = ExpertLayout(96, 32, Precision(bits=4, block_size=32, symmetric=False))
+    assert [array.name for array in layout.row_major] == [section.name for section in layout.sections]
+    assert {array.name: array.shape for array in layout.row_major} == {
+        "fc1.weight": (64, 48),
+        "fc1.scale": (64, 3),
+        "fc1.zero_point": (64, 2),
+        "fc2.weight": (96, 16),
+        "fc2.scale": (96, 1),
+        "fc2.zero_point": (96, 1),
+    }

@@ -20,10 +20,11 @@ def write_expert_bundle(destination: Path, precision: Precision) -> tuple[Bundle
         for _ in TEXT.moe_layers:
             checksums.append([])
             for _ in range(TEXT.num_experts):
-                record = np.zeros(layout.record_bytes, np.uint8)
-                arrays = layout.view(record)
+                record = np.empty(layout.record_bytes, np.uint8)
+                arrays = {array.name: np.empty(array.shape, array.dtype) for array in layout.row_major}
                 fc1.append(_fill(arrays, "fc1", precision, TEXT.hidden_size, rng))
                 fc2.append(_fill(arrays, "fc2", precision, TEXT.moe_intermediate_size, rng))
+                layout.pack(arrays, record)
                 file.write(record.tobytes())
                 checksums[-1].append(google_crc32c.value(record.tobytes()))
     values = manifest.model_dump()
