@@ -4,13 +4,16 @@ VENV ?= .venv
 # The torch of the workstation side. On Linux x86-64 a plain `torch` brings CUDA packages of several gigabytes.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+CORE_BUILD := hatch_build.py $(wildcard $(addprefix runtime/core/,CMakeLists.txt cmake/* include/* src/*))
+CORE_CODE = $(shell find runtime/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench quality clean
+.PHONY: help demo test check format bench bench-core quality wheels clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.installed: pyproject.toml
+# Builds the expert core too.
+$(VENV)/.installed: pyproject.toml $(CORE_BUILD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet '$(TORCH)'
@@ -26,6 +29,12 @@ $(VENV)/.installed-fonts: $(VENV)/.installed examples/panel/requirements-train.t
 	$(BIN)/pip install --quiet --requirement examples/panel/requirements-train.txt
 	touch $@
 
+$(VENV)-wheels/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-wheels
+	$(VENV)-wheels/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-wheels/bin/pip install --quiet --group wheels
+	touch $@
+
 demo: $(VENV)/.installed ## export the demo model, run the daemon on a video, check its answers
 	PYTHONPATH=examples/panel $(BIN)/python -m moedge_panel.demo --out out/demo
 
@@ -35,18 +44,29 @@ test: $(VENV)/.installed-dev ## run all tests
 check: $(VENV)/.installed-dev ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror $(CORE_CODE)
 	$(BIN)/mypy
 	PYTHONPATH=export:runtime:devices $(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev ## format the code and sort imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CORE_CODE)
 
 bench: demo ## size of the runtime-only environment and idle memory of the daemon
 	$(BIN)/python benchmarks/runtime_footprint.py
 
+bench-core: $(VENV)/.installed ## the expert core beside QMoE, memory and flash: 18 GB of records, half an hour, root
+	PYTHONPATH=benchmarks $(BIN)/python -m expert_core out/bench-core
+
 quality: $(VENV)/.installed-dev $(VENV)/.installed-fonts ## exact answers of the demo model by precision, for docs/quality.md
 	PYTHONPATH=examples/panel $(BIN)/python benchmarks/panel_quality.py
 
+wheels: $(VENV)-wheels/.installed ## wheels for x86-64 and 64-bit ARM boards, in dist/
+	rm -rf build/wheels
+	MOEDGE_WHEEL_ARCH=x86_64 $(VENV)-wheels/bin/pip wheel --quiet --no-deps --wheel-dir build/wheels .
+	MOEDGE_WHEEL_ARCH=aarch64 $(VENV)-wheels/bin/pip wheel --quiet --no-deps --wheel-dir build/wheels .
+	PATH="$(abspath $(VENV)-wheels/bin):$$PATH" auditwheel repair --wheel-dir dist build/wheels/*.whl
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) $(VENV)-wheels out build dist

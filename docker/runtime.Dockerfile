@@ -3,7 +3,7 @@
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS build
-RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates g++ python3 python3-venv
 COPY . /src
 RUN python3 -m venv /opt/moedge && /opt/moedge/bin/pip install --no-cache-dir '/src[camera,broker]'
 

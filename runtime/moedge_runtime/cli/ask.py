@@ -16,7 +16,7 @@ from moedge_runtime.errors import ConfigError
 from moedge_runtime.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from moedge_runtime.inference import Answer, AskRequest, Engine, Sampling
+    from moedge_runtime.inference import Answer, AskRequest, Engine, ExpertStatistics, Sampling
 
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -24,6 +24,21 @@ EXIT_INTERRUPTED = 130
 VERIFY_HELP = (
     "Check every byte of the bundle at start, or none; else all but the experts, which are checked as they are read."
 )
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """Bytes from a text as moedge.yaml has it, e.g. 512M."""
+    if value is None:
+        return None
+    from moedge_runtime.config.values import MAX_SIZE_BYTES, parse_size  # noqa: PLC0415
+
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(f"'{value}' is no size: {error}.") from error
+    if not 1 <= size <= MAX_SIZE_BYTES:
+        raise click.BadParameter(f"'{value}' is not possible: give 1 to {MAX_SIZE_BYTES >> 30}G.")
+    return size
 
 
 @click.command()
@@ -49,6 +64,19 @@ VERIFY_HELP = (
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
 @click.option("--max-context", type=click.IntRange(2), help="Tokens that prompt and answer may have.  [default: 4096]")
 @click.option("--max-pixels", type=click.IntRange(1), help="Upper limit of a picture's area after resizing.")
+@click.option(
+    "--expert-memory",
+    metavar="SIZE",
+    callback=_size,
+    help="Memory for experts, e.g. 512M or 5G.  [default: what is there]",
+)
+@click.option(
+    "--experts",
+    type=click.Choice(["core", "numpy"]),
+    default="core",
+    show_default=True,
+    help="What computes the experts: the native core, or its slow reference.",
+)
 @click.option("--verify/--no-verify", default=None, help=VERIFY_HELP)
 def ask(bundle: str, question: str, **options: Any) -> None:
     """Ask BUNDLE a QUESTION about pictures.
@@ -81,6 +109,8 @@ def ask(bundle: str, question: str, **options: Any) -> None:
         provider=options["provider"],
         max_pixels=options["max_pixels"],
         reuse_prefix=False,
+        experts=options["experts"],
+        expert_budget_bytes=options["expert_memory"],
     )
     with Engine.open(opened, engine_options) as engine:
         request = replace(request, sampling=_sampling(engine, options))
@@ -100,11 +130,19 @@ def timing_line(answer: Answer) -> str:
     timing = answer.timing
     rate = "" if timing.decode_tokens_per_s is None else f", {timing.decode_tokens_per_s:.1f} tokens/s"
     reasoning = f" + {answer.reasoning_tokens} of reasoning" if answer.reasoning_tokens else ""
+    experts = "" if answer.experts is None else f"; {_expert_line(answer.experts)}"
     ended = "" if answer.finish_reason == "stop" else f" ({answer.finish_reason})"
     return (
         f"[prompt {answer.prompt_tokens} tokens ({answer.image_tokens} of images), answer {answer.answer_tokens}"
         f"{reasoning}{ended}; preprocess {timing.preprocess_ms:.0f} ms, vision {timing.vision_ms:.0f} ms, "
-        f"prefill {timing.prefill_ms:.0f} ms, decode {timing.decode_ms:.0f} ms{rate}]"
+        f"prefill {timing.prefill_ms:.0f} ms, decode {timing.decode_ms:.0f} ms{rate}{experts}]"
+    )
+
+
+def _expert_line(experts: ExpertStatistics) -> str:
+    return (
+        f"experts {experts.hits:,} hits, {experts.misses:,} misses, {experts.read_bytes / (1 << 20):,.1f} MiB read, "
+        f"compute {experts.compute_ms:.0f} ms, flash wait {experts.flash_wait_ms:.0f} ms"
     )
 
 

@@ -16,6 +16,7 @@ from moedge_runtime.config.values import (
     Interval,
     JsonSchema,
     ResolvedPath,
+    Size,
 )
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.mqtt.topics import RESERVED_LEVELS, check_base_topic
@@ -57,6 +58,9 @@ class ModelConfig(_Frozen):
     max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of a prompt and its answer together; null for the runtime's default. The KV cache is
     allocated for it at start."""
+    expert_memory: Size | None = None
+    """Memory for the experts of a paged bundle, buffers included: bytes, or a number with k, M or G (powers of 1024).
+    null for all of them, but at most nine tenths of what the machine has left besides the rest of the model."""
     verify: bool | None = None
     """Compare the SHA-256 of the bundle's files at start: true for every one, false for none, null for all but the
     experts, whose records are checked as they are read."""

@@ -1,9 +1,10 @@
-"""The value types of moedge.yaml: durations, identifiers, paths beside the file, camera sources, JSON Schemas."""
+"""The value types of moedge.yaml: durations, sizes, identifiers, paths beside the file, cameras, JSON Schemas."""
 
 from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,11 @@ SECONDS_BY_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 MAX_DURATION_S = 366 * 86400
 """A year: more is a mistake, and waits longer than some clocks can count."""
 
+BYTES_BY_UNIT = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+MAX_SIZE_BYTES = 1 << 50
+"""A pebibyte: more is a mistake."""
+
+SIZE_PATTERN = r"^(\d{1,20}|\d{1,20}(\.\d{1,20})?\s*[kMG])$"
 DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|min|h)?$"
 PATH_SCHEMES = ("file", "folder")
 """Camera sources whose rest is a path and is resolved against the configuration file."""
@@ -33,6 +39,17 @@ def parse_duration(value: object) -> float:
     if match is None:
         raise ValueError("write seconds as a number, or a number with ms, s, m or h, for example 5s")
     return float(match[1]) * SECONDS_BY_UNIT[match[2] or "s"]
+
+
+def parse_size(value: object) -> int:
+    """Bytes from a number of bytes or a text such as `512M`, `5G`, `1.5G`; k, M and G are powers of 1024."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = value.strip() if isinstance(value, str) else ""
+    if not re.fullmatch(SIZE_PATTERN, text):
+        raise ValueError("write bytes as a number, or a number with k, M or G (powers of 1024), for example 5G")
+    number = text.rstrip("kMG")
+    return int(Fraction(number.strip()) * BYTES_BY_UNIT[text[len(number) :]])
 
 
 def _parse_interval(value: object) -> float:
@@ -101,6 +118,12 @@ _INTERVAL_SCHEMA = {
         {"const": "every_frame"},
     ]
 }
+_SIZE_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": MAX_SIZE_BYTES},
+        {"type": "string", "pattern": SIZE_PATTERN},
+    ]
+}
 
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 """A name that becomes one level of a topic."""
@@ -114,6 +137,9 @@ Interval = Annotated[
     float, BeforeValidator(_parse_interval), Field(ge=0, le=MAX_DURATION_S), WithJsonSchema(_INTERVAL_SCHEMA)
 ]
 """Seconds of camera time between two answers; `EVERY_FRAME` for each frame."""
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1, le=MAX_SIZE_BYTES), WithJsonSchema(_SIZE_SCHEMA)]
+"""Bytes, 1 at least."""
 
 ResolvedPath = Annotated[Path, AfterValidator(_resolve_path)]
 """A path, relative to the configuration file unless absolute."""

@@ -29,7 +29,12 @@ class EngineAnswerer:
         Raises:
             MoedgeError: The bundle cannot be used with these settings.
         """
-        options = EngineOptions(threads=config.threads, provider=config.provider, max_context=config.max_context)
+        options = EngineOptions(
+            threads=config.threads,
+            provider=config.provider,
+            max_context=config.max_context,
+            expert_budget_bytes=config.expert_memory,
+        )
         return cls(Engine.open(bundle, options))
 
     def check(self, question: Question) -> list[QuestionProblem]:

@@ -5,14 +5,24 @@
 
 from typing import TYPE_CHECKING, Any
 
-from moedge_runtime.inference.experts import ExpertBank
+from moedge_runtime.inference.experts import ExpertBank, ExpertStatistics
 from moedge_runtime.inference.request import Answer, AskRequest, EngineOptions, FinishReason, Timing
 from moedge_runtime.inference.sampling import Sampling
 
 if TYPE_CHECKING:
     from moedge_runtime.inference.engine import Engine
 
-__all__ = ["Answer", "AskRequest", "Engine", "EngineOptions", "ExpertBank", "FinishReason", "Sampling", "Timing"]
+__all__ = [
+    "Answer",
+    "AskRequest",
+    "Engine",
+    "EngineOptions",
+    "ExpertBank",
+    "ExpertStatistics",
+    "FinishReason",
+    "Sampling",
+    "Timing",
+]
 
 
 def __getattr__(name: str) -> Any:

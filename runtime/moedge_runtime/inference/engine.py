@@ -13,17 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from moedge_runtime.bundle import Bundle
+from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.check import RequestChecker, RequestProblem, context_of
 from moedge_runtime.inference.decoder import Cancelled, Decoder, DecoderInput, InlineDecoder, PagedDecoder, ShouldStop
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.embedding import EmbeddingTable
-from moedge_runtime.inference.experts import NumpyExperts
+from moedge_runtime.inference.expert_core.bank import MAX_THREADS, MAX_TOKENS, NativeExperts
+from moedge_runtime.inference.expert_core.memory import rest_of_model
+from moedge_runtime.inference.experts import ExpertBank, NumpyExperts
 from moedge_runtime.inference.generation import Generated, Generation, OnText, TokenChooser
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings, ProcessedImage
 from moedge_runtime.inference.onnx_session import configure_threads, providers_for
 from moedge_runtime.inference.positions import image_tokens, mrope_positions
 from moedge_runtime.inference.prompt import Prompt
-from moedge_runtime.inference.request import Answer, AskRequest, EngineOptions, Timing
+from moedge_runtime.inference.request import DEFAULT_NUMPY_BYTES, Answer, AskRequest, EngineOptions, Timing
 from moedge_runtime.inference.sampling import Sampling
 from moedge_runtime.inference.thinking import ThinkingTracker
 from moedge_runtime.inference.vision import VisionEncoder, VisionFeatures
@@ -35,12 +38,23 @@ class Engine:
     Attributes:
         bundle: What it was opened from. Its files are not hashed here: see `moedge_runtime.bundle.verify_bundle`.
         options: How it runs.
+        experts: Where a paged decoder has its experts; None for an inline bundle.
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions, decoder: Decoder) -> None:
-        """Join a decoder with everything else of `bundle`; use `open` unless the decoder is your own."""
+    def __init__(
+        self, bundle: Bundle, options: EngineOptions, decoder: Decoder, experts: ExpertBank | None = None
+    ) -> None:
+        """Join a decoder with everything else of `bundle`; use `open` unless the decoder is your own.
+
+        Args:
+            bundle: What the decoder belongs to.
+            options: Taken as they are.
+            decoder: Closed with the engine.
+            experts: The decoder's, for `Answer.experts`; the decoder closes them.
+        """
         self.bundle = bundle
         self.options = options
+        self.experts = experts
         self._model = bundle.manifest.model
         self._decoder = decoder
         self._checker = RequestChecker(bundle, decoder.cache.capacity, options.max_pixels)
@@ -63,12 +77,15 @@ class Engine:
         options = options or EngineOptions()
         options = replace(options, max_context=context_of(opened, options.max_context))
         providers_for(options.provider)
-        configure_threads(options.threads)
-        decoder = _open_decoder(opened, options)
+        threads = configure_threads(options.threads)
+        experts = _open_experts(opened, options, threads)
+        opening: Decoder | ExpertBank | None = experts
         try:
-            return cls(opened, options, decoder)
+            opening = decoder = _open_decoder(opened, options, experts)
+            return cls(opened, options, decoder, experts)
         except BaseException:
-            decoder.close()
+            if opening is not None:
+                opening.close()
             raise
 
     def close(self) -> None:
@@ -125,6 +142,7 @@ class Engine:
         on_reasoning: OnText | None,
     ) -> Answer:
         clock = _Clock()
+        before = self.experts.statistics() if self.experts is not None else None
         images = [self._image_processor(image) for image in request.images]
         counts = [image_tokens(image.grid_thw, self._model.vision.spatial_merge_size) for image in images]
         prompt = self._checker.prompts.build(request, counts)
@@ -161,6 +179,7 @@ class Engine:
             answer_tokens=generated.answer_tokens,
             reasoning_tokens=generated.reasoning_tokens,
             timing=clock.timing(len(generation.tokens)),
+            experts=self.experts.statistics() - before if self.experts is not None and before is not None else None,
         )
 
     def _generation(
@@ -239,12 +258,35 @@ class Engine:
         return advance
 
 
-def _open_decoder(bundle: Bundle, options: EngineOptions) -> Decoder:
-    max_context = context_of(bundle, options.max_context)
+def _open_experts(bundle: Bundle, options: EngineOptions, threads: int) -> ExpertBank | None:
+    """The expert bank of a paged bundle; None for an inline one."""
     if bundle.manifest.form == "inline":
+        if options.expert_budget_bytes is not None:
+            raise ConfigError(
+                f"Bundle '{bundle.path}' is inline: its experts are part of its model, which is in memory as a whole. "
+                f"Leave out the memory for experts, or export the bundle with --experts paged."
+            )
+        return None
+    if options.experts == "numpy":
+        return NumpyExperts(bundle, options.expert_budget_bytes or DEFAULT_NUMPY_BYTES)
+    if options.experts != "core":
+        return options.experts(bundle)
+    max_context = context_of(bundle, options.max_context)
+    return NativeExperts(
+        bundle,
+        options.expert_budget_bytes,
+        threads=min(threads, MAX_THREADS),
+        readers=options.expert_readers,
+        max_tokens=min(max_context, MAX_TOKENS),
+        rest_bytes=rest_of_model(bundle.manifest, max_context),
+    )
+
+
+def _open_decoder(bundle: Bundle, options: EngineOptions, experts: ExpertBank | None) -> Decoder:
+    max_context = context_of(bundle, options.max_context)
+    if experts is None:
         return InlineDecoder(bundle, max_context, options.provider)
-    make = options.experts or (lambda opened: NumpyExperts(opened, options.expert_cache_bytes))
-    return PagedDecoder(bundle, make(bundle), max_context, options.provider)
+    return PagedDecoder(bundle, experts, max_context, options.provider)
 
 
 class _Clock:

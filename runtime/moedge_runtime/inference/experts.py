@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, fields
+from pathlib import Path
+from time import perf_counter_ns
 from typing import Protocol
 
 import google_crc32c
@@ -14,6 +16,67 @@ import numpy.typing as npt
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError
 from moedge_runtime.inference.dequantize import FloatArray, dequantize
+
+
+@dataclass(frozen=True)
+class ExpertStatistics:
+    """What a bank has done since it was opened; the difference of two is what it did in between.
+
+    Attributes:
+        calls: Calls of `compute` that succeeded.
+        tokens: Tokens of these calls.
+        hits: (call, expert) pairs whose record was in memory when the call began.
+        misses: Those that had to be read, or waited for.
+        reads: Records read completely.
+        read_bytes: Bytes read.
+        prefetch_used: Records read ahead and then computed with.
+        prefetch_unused: Records read ahead and thrown away.
+        failed_reads: I/O errors, short reads and checksum mismatches.
+        evictions: Records dropped for others.
+        queue_depth_sum: Reads outstanding whenever a read was added, itself included; divided by `reads` the mean.
+        flash_wait_ms: Time in which the calling thread had nothing to compute while a read was outstanding.
+        compute_ms: All other time of the calling thread inside `compute`.
+        budget_bytes: In force now, as is everything below; a difference holds what the later one says.
+        used_bytes: Of the budget.
+        resident: Records in memory.
+        pinned: Of these, those that stay.
+        slots: Places for records, those for the scan of a prefill included; None where there are none.
+        ring_slots: Places for the scan of a prefill.
+        direct: Whether reads bypass the page cache.
+        huge_pages: Whether the kernel took the advice to use huge pages.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    hits: int = 0
+    misses: int = 0
+    reads: int = 0
+    read_bytes: int = 0
+    prefetch_used: int = 0
+    prefetch_unused: int = 0
+    failed_reads: int = 0
+    evictions: int = 0
+    queue_depth_sum: int = 0
+    flash_wait_ms: float = 0.0
+    compute_ms: float = 0.0
+    budget_bytes: int = 0
+    used_bytes: int = 0
+    resident: int = 0
+    pinned: int = 0
+    slots: int | None = None
+    ring_slots: int | None = None
+    direct: bool | None = None
+    huge_pages: bool | None = None
+
+    def __sub__(self, earlier: ExpertStatistics) -> ExpertStatistics:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in _COUNTERS:
+            values[name] -= getattr(earlier, name)
+        return ExpertStatistics(**values)
+
+
+_COUNTERS = [field.name for field in fields(ExpertStatistics)][:13]
+"""The fields that only grow: `calls` to `compute_ms`."""
 
 
 class ExpertBank(Protocol):
@@ -31,13 +94,48 @@ class ExpertBank(Protocol):
             float32 [tokens, hidden_size].
 
         Raises:
-            BundleError: A record cannot be read or is damaged.
+            BundleError: A record cannot be read or is damaged, or an input is not finite.
         """
+        ...
+
+    def statistics(self) -> ExpertStatistics:
+        """What it has done so far. May be called from any thread."""
         ...
 
     def close(self) -> None:
         """Release files and memory; `compute` must not be called afterwards."""
         ...
+
+
+def damaged_expert(path: Path, layer: int, expert: int, offset: int, problem: str) -> BundleError:
+    """The error for a record of `path` that cannot be used.
+
+    Args:
+        path: experts.bin.
+        layer: Index of the decoder layer.
+        expert: Index in the layer.
+        offset: Of the record in the file, bytes.
+        problem: What is wrong, as a clause.
+    """
+    return BundleError(
+        f"Expert {expert} of layer {layer} at byte {offset:,} of '{path}' cannot be used: {problem}. "
+        f"Copy the bundle again; if it happens again, replace the disk.",
+        key="bundle.expert_damaged",
+    )
+
+
+def unusable_experts(path: Path, problem: str) -> BundleError:
+    """The error for an experts.bin that cannot be opened or has another size; `problem` is a clause."""
+    return BundleError(f"'{path}' cannot be used: {problem}. Copy the bundle again.", key="bundle.experts_unusable")
+
+
+def not_finite(path: Path, layer: int, problem: str) -> BundleError:
+    """The error for inputs of an expert layer that hold NaN or infinity; `problem` is a clause."""
+    return BundleError(
+        f"The model of '{path.parent}' fails in layer {layer}: {problem}. Check the bundle with `moedge verify`; if it "
+        f"is whole, export it again with a higher precision or `--activations fp32`.",
+        key="bundle.not_finite",
+    )
 
 
 def route(router_logits: FloatArray, top_k: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
@@ -92,21 +190,47 @@ class NumpyExperts:
         self._top_k = text.num_experts_per_tok
         self._position = {layer: position for position, layer in enumerate(text.moe_layers)}
         self._path = bundle.file(info.file)
-        self._file = os.open(self._path, os.O_RDONLY)
+        self._file = _open_experts(self._path, sum(map(len, info.crc32c)) * info.record_bytes)
         self._cache: OrderedDict[tuple[int, int], ExpertWeights] = OrderedDict()
         self._cache_bytes = cache_bytes
+        self._counts: Counter[str] = Counter()
         self.cached_bytes = 0
         self.records_read = 0
 
     def compute(self, layer: int, moe_input: FloatArray, router_logits: FloatArray) -> FloatArray:
         """See `ExpertBank.compute`."""
+        start_ns, waited_ns = perf_counter_ns(), self._counts["flash_wait_ns"]
+        if not np.isfinite(router_logits).all():
+            raise not_finite(self._path, layer, "a router logit is not finite")
         chosen, weights = route(router_logits, self._top_k)
         result = np.zeros_like(moe_input)
         for expert in np.unique(chosen).tolist():
             tokens, picks = np.nonzero(chosen == expert)
             output = self._weights(layer, expert)(moe_input[tokens])
             result[tokens] += output * weights[tokens, picks, None]
+        waited_ns = self._counts["flash_wait_ns"] - waited_ns
+        self._counts.update(calls=1, tokens=len(moe_input), compute_ns=perf_counter_ns() - start_ns - waited_ns)
         return result
+
+    def statistics(self) -> ExpertStatistics:
+        """See `ExpertBank.statistics`; `hits` and `used_bytes` are of the float32 arrays that it keeps."""
+        counts = self._counts
+        return ExpertStatistics(
+            calls=counts["calls"],
+            tokens=counts["tokens"],
+            hits=counts["hits"],
+            misses=counts["misses"],
+            reads=self.records_read,
+            read_bytes=self.records_read * self._info.record_bytes,
+            failed_reads=counts["failed_reads"],
+            evictions=counts["evictions"],
+            queue_depth_sum=self.records_read,
+            flash_wait_ms=counts["flash_wait_ns"] / 1e6,
+            compute_ms=counts["compute_ns"] / 1e6,
+            budget_bytes=self._cache_bytes,
+            used_bytes=self.cached_bytes,
+            resident=len(self._cache),
+        )
 
     def close(self) -> None:
         """See `ExpertBank.close`."""
@@ -118,6 +242,7 @@ class NumpyExperts:
     def _weights(self, layer: int, expert: int) -> ExpertWeights:
         key = (layer, expert)
         found = self._cache.pop(key, None)
+        self._counts["misses" if found is None else "hits"] += 1
         if found is None:
             found = self._decode(self._read(layer, expert))
             if found.nbytes > self._cache_bytes:
@@ -126,17 +251,19 @@ class NumpyExperts:
         self._cache[key] = found
         while self.cached_bytes > self._cache_bytes:
             self.cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+            self._counts["evictions"] += 1
         return found
 
     def _read(self, layer: int, expert: int) -> npt.NDArray[np.uint8]:
         position = self._position[layer]
         nbytes = self._info.record_bytes
         offset = (position * len(self._info.crc32c[position]) + expert) * nbytes
-        problem = None
+        problem, start_ns = None, perf_counter_ns()
         try:
             record = os.pread(self._file, nbytes, offset)
         except OSError as error:
             raise self._damaged(layer, expert, offset, f"reading failed ({error.strerror})") from error
+        self._counts["flash_wait_ns"] += perf_counter_ns() - start_ns
         self.records_read += 1
         if len(record) != nbytes:
             problem = f"the file ends after {len(record):,} of {nbytes:,} bytes"
@@ -149,14 +276,11 @@ class NumpyExperts:
         return np.frombuffer(record, np.uint8)
 
     def _damaged(self, layer: int, expert: int, offset: int, problem: str) -> BundleError:
-        return BundleError(
-            f"Expert {expert} of layer {layer} at byte {offset:,} of '{self._path}' cannot be used: {problem}. "
-            f"Copy the bundle again; if it happens again, replace the disk.",
-            key="bundle.expert_damaged",
-        )
+        self._counts["failed_reads"] += 1
+        return damaged_expert(self._path, layer, expert, offset, problem)
 
     def _decode(self, record: npt.NDArray[np.uint8]) -> ExpertWeights:
-        arrays = self._layout.view(record)
+        arrays = self._layout.unpack(record)
         matrices = [
             dequantize(
                 arrays[f"{name}.weight"],
@@ -168,3 +292,16 @@ class NumpyExperts:
             for name, inputs in (("fc1", self._layout.hidden_size), ("fc2", self._layout.intermediate_size))
         ]
         return ExpertWeights(*matrices)
+
+
+def _open_experts(path: Path, nbytes: int) -> int:
+    """A file descriptor of experts.bin."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise unusable_experts(path, f"it cannot be opened ({error.strerror})") from error
+    size = os.fstat(file).st_size
+    if size != nbytes:
+        os.close(file)
+        raise unusable_experts(path, f"it has {size:,} bytes, its records take {nbytes:,}")
+    return file

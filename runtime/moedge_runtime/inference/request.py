@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import RequestError
-from moedge_runtime.inference.experts import ExpertBank
+from moedge_runtime.inference.experts import ExpertBank, ExpertStatistics
 from moedge_runtime.inference.sampling import Sampling
 from moedge_runtime.strict_json import check_json, is_text
 
@@ -22,6 +22,9 @@ DEFAULT_MAX_CONTEXT = 4096
 
 DEFAULT_MAX_NEW_TOKENS = 256
 
+DEFAULT_NUMPY_BYTES = 256 << 20
+"""Memory in which the numpy reference keeps decoded experts."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -30,21 +33,25 @@ class EngineOptions:
     Attributes:
         max_context: Most tokens of a prompt and its answer; the KV cache is allocated for them at once. None for
             `DEFAULT_MAX_CONTEXT`, or less if the model cannot do that many.
-        threads: Threads of the process's one ONNX Runtime pool; None for one a core.
+        threads: Threads of the process's one ONNX Runtime pool, and as many of the experts (64 at most), which compute
+            when it does not; None for one a core.
         provider: Execution provider: `cpu`, `cuda` or `tensorrt`.
         max_pixels: Upper limit of an image's area after resizing; None for the checkpoint's own.
-        expert_cache_bytes: Memory in which the default expert bank keeps decoded experts.
         reuse_prefix: Keep the KV cache of the text before the first image for the next question.
-        experts: Makes another expert bank for a paged bundle; None for `NumpyExperts`.
+        experts: Expert bank of a paged bundle: `core` is native, `numpy` its slow reference, or what makes another.
+        expert_budget_bytes: Memory for the experts of a paged bundle, buffers included; None for all of them, but at
+            most what `expert_core.memory` allows (`numpy`: `DEFAULT_NUMPY_BYTES`).
+        expert_readers: Threads that read experts, 1 to 64.
     """
 
     max_context: int | None = None
     threads: int | None = None
     provider: str = "cpu"
     max_pixels: int | None = None
-    expert_cache_bytes: int = 256 << 20
     reuse_prefix: bool = True
-    experts: Callable[[Bundle], ExpertBank] | None = None
+    experts: Literal["core", "numpy"] | Callable[[Bundle], ExpertBank] = "core"
+    expert_budget_bytes: int | None = None
+    expert_readers: int = 4
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ class Answer:
         answer_tokens: Tokens generated outside the reasoning, the end token included.
         reasoning_tokens: Tokens generated as reasoning, its closing included.
         timing: Where the time went.
+        experts: What the expert bank did for this answer; None for an inline bundle.
     """
 
     text: str
@@ -143,6 +151,7 @@ class Answer:
     answer_tokens: int
     reasoning_tokens: int
     timing: Timing
+    experts: ExpertStatistics | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON types."""

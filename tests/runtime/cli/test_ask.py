@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,41 @@ def test_streamed_printed_at_once_and_json_are_the_same_text(bundle: str, pictur
     assert answer["text"] + "\n" == streamed
     assert answer["image_tokens"] == 12
     assert answer["timing"]["total_ms"] > 0
+
+
+def test_the_experts_work_is_told(bundle: str, picture: str) -> None:
+    arguments = (bundle, "What is the reading?", "--image", picture, "--max-tokens", "4")
+    line = run(*arguments).stderr.splitlines()[-1]
+    numbers = r"experts ([\d,]+) hits, ([\d,]+) misses, ([\d.,]+) MiB read, compute \d+ ms, flash wait \d+ ms\]$"
+    assert re.search(numbers, line), line
+    experts = json.loads(run(*arguments, "--json").stdout)["experts"]
+    assert experts["read_bytes"] > 0
+    assert experts["hits"] > 0 and experts["misses"] > 0
+    assert experts["compute_ms"] > 0 and experts["flash_wait_ms"] >= 0
+
+
+def test_neither_the_bank_nor_its_memory_changes_the_answer(bundle: str, picture: str) -> None:
+    arguments = (bundle, "What is the reading?", "--image", picture, "--max-tokens", "12", "--json")
+    wanted = json.loads(run(*arguments).stdout)
+    small = json.loads(run(*arguments, "--expert-memory", "2M").stdout)
+    plain = json.loads(run(*arguments, "--experts", "numpy").stdout)
+    assert small["text"] == plain["text"] == wanted["text"]
+    assert small["experts"]["budget_bytes"] == 2 << 20
+    assert wanted["experts"]["slots"] and plain["experts"]["slots"] is None
+
+
+@pytest.mark.parametrize("size", ["5m", "5GB", "lots", "-1", "1.5", "0", "9999999G"])
+def test_a_memory_for_experts_that_is_no_size_is_a_usage_error(bundle: str, size: str) -> None:
+    result = run(bundle, "?", "--expert-memory", size)
+    assert result.exit_code == 2
+    assert f"Invalid value for '--expert-memory': '{size}' is" in result.stderr
+
+
+def test_too_little_memory_for_experts_is_refused_with_the_least(bundle: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"The memory for experts is too small: .* Give at least \dM with --expert-memory"
+    ):
+        run(bundle, "?", "--expert-memory", "1k")
 
 
 @pytest.mark.parametrize("as_file", [True, False])

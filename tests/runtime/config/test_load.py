@@ -47,6 +47,30 @@ def test_a_good_file_is_typed_and_its_paths_are_absolute(tmp_path: Path) -> None
     assert config.mqtt.password.get_secret_value() == "s3cret"
 
 
+@pytest.mark.parametrize(("written", "nbytes"), [("5G", 5 << 30), ("512M", 512 << 20), ("1000000", 1000000)])
+def test_the_memory_for_experts_is_a_size(tmp_path: Path, written: str, nbytes: int) -> None:
+    text = GOOD.replace("bundles/tiny", f"bundles/tiny, expert_memory: {written}")
+    config = load_config(write(tmp_path, text), {"PASSWORD": "x"})
+    assert config.model.expert_memory == nbytes
+    assert config.public()["model"]["expert_memory"] == nbytes
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        (
+            "5 parsecs",
+            "got '5 parsecs'; write bytes as a number, or a number with k, M or G (powers of 1024), for example",
+        ),
+        ("0", "got 0; should be greater than or equal to 1"),
+        ("9999999G", "got '9999999G'; should be less than or equal to 1125899906842624"),
+    ],
+)
+def test_a_memory_for_experts_that_is_none_is_refused(tmp_path: Path, written: str, problem: str) -> None:
+    text = GOOD.replace("bundles/tiny", f"bundles/tiny, expert_memory: {written}")
+    assert f"model.expert_memory: {problem}" in refusal(tmp_path, text, {"PASSWORD": "x"})
+
+
 def test_secrets_are_not_published(tmp_path: Path) -> None:
     text = GOOD.replace('"file:panel.mp4"', '"rtsp://user:geheim@10.0.0.7:554/s1?x=1"')
     public = str(load_config(write(tmp_path, text), {"PASSWORD": "s3cret"}).public())

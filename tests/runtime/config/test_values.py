@@ -1,6 +1,6 @@
 import pytest
 from moedge_runtime.config.environment import substitute
-from moedge_runtime.config.values import parse_duration
+from moedge_runtime.config.values import parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,29 @@ def test_durations(text: object, seconds: float) -> None:
 def test_what_is_no_duration(text: object) -> None:
     with pytest.raises(ValueError, match="write seconds as a number"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "nbytes"),
+    [
+        ("512M", 512 << 20),
+        ("5G", 5 << 30),
+        ("1.5G", 3 << 29),
+        ("4k", 4096),
+        (" 7 M ", 7 << 20),
+        ("64", 64),
+        ("0.1k", 102),
+        (0, 0),
+    ],
+)
+def test_sizes(value: object, nbytes: int) -> None:
+    assert parse_size(value) == nbytes
+
+
+@pytest.mark.parametrize("value", ["", "G", "-5G", "5g", "5GB", "1.5", "1e3", "0x10", "9" * 5000, 1.5, True, None, [5]])
+def test_what_is_no_size(value: object) -> None:
+    with pytest.raises(ValueError, match=r"write bytes as a number, .* for example 5G"):
+        parse_size(value)
 
 
 def test_environment_variables_are_put_into_values_at_any_depth() -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import threading
 
 import jsonschema
@@ -8,6 +9,8 @@ import pytest
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError, ConfigError, RequestError
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions, Sampling
+from moedge_runtime.inference.expert_core.memory import RESERVE_BYTES, default_budget, rest_of_model
+from moedge_runtime.inference.experts import NumpyExperts
 from runtime.inference.reference import Reference
 from runtime.inference.test_constraint import PANEL
 from runtime.inference.test_image_processor import picture
@@ -229,6 +232,83 @@ def test_a_damaged_expert_is_an_error_and_never_an_answer(paged, tmp_path):
     (copy / "experts.bin").write_bytes(content)
     with Engine.open(copy) as engine, pytest.raises(BundleError, match=r"Expert \d of layer 0 .* CRC-32C"):
         engine.ask(REQUESTS["one image"])
+
+
+def least_budget(paged, **options):
+    with pytest.raises(ConfigError, match="The memory for experts is too small") as caught:
+        Engine.open(paged, EngineOptions(expert_budget_bytes=1, **options))
+    return int(re.search(r"at least ([\d,]+) are needed", str(caught.value))[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("options", [{}, {"expert_readers": 1}, {"max_context": 400}], ids=str)
+def test_the_memory_for_experts_never_changes_a_logit(paged_int4, options):
+    tight = EngineOptions(expert_budget_bytes=least_budget(paged_int4, **options), **options)
+    with Engine.open(paged_int4) as roomy, Engine.open(paged_int4, tight) as paging:
+        for request in (*REQUESTS.values(), *REQUESTS.values()):
+            with Recorded(roomy) as wanted, Recorded(paging) as got:
+                answers = roomy.ask(request), paging.ask(request)
+            np.testing.assert_array_equal(got.logits, wanted.logits)
+            assert answers[0].text == answers[1].text
+        assert roomy.experts.statistics().evictions == 0 < paging.experts.statistics().evictions
+
+
+def test_experts_get_what_graphs_and_kv_cache_leave_of_the_memory(paged, monkeypatch):
+    rest = rest_of_model(Bundle.open(paged).manifest, 500)
+    available = RESERVE_BYTES + rest + least_budget(paged, max_context=500) * 5 // 4
+    monkeypatch.setattr("moedge_runtime.inference.expert_core.bank.available_memory", lambda: available)
+    with Engine.open(paged, EngineOptions(max_context=500)) as engine:
+        assert engine.experts.statistics().budget_bytes == default_budget(available, rest)
+    with pytest.raises(ConfigError, match="The memory for experts is too small"):
+        Engine.open(paged, EngineOptions(max_context=2000))
+
+
+def test_the_native_core_and_the_reference_say_the_same(paged, engine):
+    with Engine.open(paged, EngineOptions(experts="numpy", expert_budget_bytes=1 << 20)) as plain:
+        for request in REQUESTS.values():
+            with Recorded(engine) as got, Recorded(plain) as wanted:
+                assert engine.ask(request).text == plain.ask(request).text
+            np.testing.assert_allclose(got.logits, wanted.logits, atol=1e-3)
+        assert plain.experts.statistics().budget_bytes == 1 << 20
+
+
+def test_an_answer_tells_what_its_experts_did(paged, engine):
+    with Engine.open(paged) as fresh:
+        first, second = fresh.ask(REQUESTS["one image"]), fresh.ask(REQUESTS["image first"])
+        total = fresh.experts.statistics()
+    for name in ("calls", "tokens", "hits", "misses", "reads", "read_bytes"):
+        assert getattr(first.experts, name) + getattr(second.experts, name) == getattr(total, name)
+    moe_layers = 3
+    steps = first.answer_tokens  # the prefill, then every token but the last
+    assert first.experts.calls == moe_layers * steps
+    assert first.experts.tokens == moe_layers * (first.prompt_tokens + steps - 1)
+    assert first.experts.misses > 0 and first.experts.read_bytes > 0
+    assert first.timing.prefill_ms + first.timing.decode_ms > first.experts.compute_ms + first.experts.flash_wait_ms
+    assert first.to_json()["experts"]["flash_wait_ms"] == first.experts.flash_wait_ms
+
+
+def test_an_inline_bundle_has_no_expert_memory(inline, inline_engine):
+    answer = inline_engine.ask(dataclasses.replace(REQUESTS["text only"], max_new_tokens=1))
+    assert inline_engine.experts is None and answer.experts is None
+    assert answer.to_json()["experts"] is None
+    with pytest.raises(ConfigError, match="is inline: its experts are part of its model"):
+        Engine.open(inline, EngineOptions(expert_budget_bytes=1 << 30))
+
+
+def test_another_expert_bank_can_be_put_in_and_is_closed(paged, engine, monkeypatch):
+    made = []
+
+    def make(bundle):
+        made.append(NumpyExperts(bundle))
+        return made[-1]
+
+    with Engine.open(paged, EngineOptions(experts=make)) as own:
+        assert own.experts is made[0]
+        assert own.ask(REQUESTS["text only"]).text == engine.ask(REQUESTS["text only"]).text
+    assert made[0]._file == -1
+    monkeypatch.setattr("moedge_runtime.inference.engine.PagedDecoder", None)
+    with pytest.raises(TypeError):
+        Engine.open(paged, EngineOptions(experts=make))
+    assert made[1]._file == -1
 
 
 def test_timing_adds_up(engine):

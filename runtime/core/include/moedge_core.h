@@ -1,0 +1,129 @@
+/* The C interface of the expert core: experts paged from flash into a byte budget and computed there.
+ *
+ * docs/expert-core.md describes records, threads and guarantees. No function throws; those that can fail return a
+ * status and fill `error`. A core belongs to one caller at a time for compute, pin and set_budget; statistics and
+ * counts may be read from any thread at any time.
+ */
+#ifndef MOEDGE_CORE_H
+#define MOEDGE_CORE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MOEDGE_CORE_ABI 1
+
+typedef struct moedge_core moedge_core;
+
+typedef enum {
+  MOEDGE_OK = 0,
+  MOEDGE_BAD_OPTION = 1,       /* An option is out of range; `message` names it, its value and what is allowed. */
+  MOEDGE_BUDGET_TOO_SMALL = 2, /* `message` holds the numbers; `value` is the least budget in bytes. */
+  MOEDGE_EXPERT_DAMAGED = 3,   /* A record could not be read or its CRC-32C differs: layer, expert, offset are set. */
+  MOEDGE_READ_TIMEOUT = 4,     /* A read made no progress for `read_timeout_ms`: layer, expert, offset are set. */
+  MOEDGE_BAD_INPUT = 5,        /* Router logits or activations are not finite, or the layer does not exist. */
+  MOEDGE_OUT_OF_MEMORY = 6,    /* `message` says how many bytes could not be had. */
+  MOEDGE_FILE_UNUSABLE = 7     /* The file cannot be opened or has another size. */
+} moedge_status;
+
+typedef struct {
+  int32_t status;   /* moedge_status */
+  int32_t os_error; /* errno of the failing call, or 0 */
+  uint32_t layer;   /* index of the layer among those with experts */
+  uint32_t expert;
+  uint64_t offset;   /* of the record in the file, bytes */
+  uint64_t value;    /* see moedge_status */
+  char message[256]; /* English, one line, without the layer, expert and offset */
+} moedge_error;
+
+typedef struct {
+  uint32_t abi;     /* MOEDGE_CORE_ABI */
+  uint32_t layers;  /* layers with experts, in the file's order */
+  uint32_t experts; /* experts of a layer */
+  uint32_t top_k;   /* experts of a token */
+  uint32_t hidden_size;
+  uint32_t intermediate_size;
+  uint32_t bits;            /* 4, 8 or 32 */
+  uint32_t block_size;      /* 32, 64 or 128; ignored at 32 bits */
+  uint32_t symmetric;       /* 1: no zero points are stored */
+  uint32_t threads;         /* threads that compute, the caller's included; 1 to 64 */
+  uint32_t readers;         /* threads that read; 1 to 64 */
+  uint32_t max_tokens;      /* most tokens of one compute call */
+  uint32_t direct;          /* 1: O_DIRECT, buffered where it is refused (see statistics); 0: buffered */
+  uint32_t prefetch;        /* 1: read ahead into the next layer while a prefill leaves the flash idle */
+  uint32_t read_timeout_ms; /* 0: wait for ever */
+  uint32_t reserved;
+  uint64_t record_bytes;  /* compared with what the shape gives */
+  uint64_t budget_bytes;  /* of everything the core allocates; 0: room for all experts */
+  const char* path;       /* experts.bin */
+  const uint32_t* crc32c; /* [layers * experts] of whole records; copied */
+  const char* isa;        /* "scalar", "avx2", "avx512vnni", "neondot"; NULL: the best that this processor has */
+} moedge_core_options;
+
+typedef struct {
+  uint64_t calls;  /* compute calls that succeeded */
+  uint64_t tokens; /* of these calls */
+  uint64_t hits;   /* (call, expert) pairs whose record was in memory when the call began */
+  uint64_t misses; /* ... that had to be read, or waited for */
+  uint64_t reads;  /* records read completely */
+  uint64_t read_bytes;
+  uint64_t prefetch_used;   /* records read ahead and then computed with */
+  uint64_t prefetch_unused; /* ... thrown away */
+  uint64_t failed_reads;    /* I/O errors, short reads and checksum mismatches */
+  uint64_t evictions;
+  uint64_t flash_wait_ns;   /* of the calling thread: nothing to compute, a read outstanding */
+  uint64_t compute_ns;      /* of the calling thread: everything else inside compute */
+  uint64_t queue_depth_sum; /* reads outstanding when a read was added, itself included; divide by reads */
+  uint64_t budget_bytes;    /* in force */
+  uint64_t used_bytes;      /* of the budget: slots that have been written to once, and all buffers */
+  uint32_t slots;           /* places for records, ring included */
+  uint32_t ring_slots;      /* of these, for the scan of a prefill */
+  uint32_t resident;        /* records in memory now */
+  uint32_t pinned;          /* of these, pinned */
+  uint32_t direct;          /* 1: reads are O_DIRECT */
+  uint32_t huge_pages;      /* 1: the kernel took the advice to back the slots with huge pages */
+} moedge_core_statistics;
+
+/* Open a core: allocates the budget's address space, starts readers and compute threads; reads nothing yet. */
+moedge_status moedge_core_open(const moedge_core_options* options, moedge_core** core, moedge_error* error);
+
+/* Stop all threads and free everything; waits for reads under way. NULL is allowed. */
+void moedge_core_close(moedge_core* core);
+
+/* Weighted sum of each token's experts: softmax of the router's logits, the top_k largest renormalised to sum 1
+ * (of equal logits the lower expert), SwiGLU experts, added in ascending order of expert.
+ * The result does not depend on residency, budget, readers, threads or instruction set: it is the same bit by bit.
+ *   layer          position among the layers with experts
+ *   tokens         1 to max_tokens
+ *   moe_input      float [tokens, hidden_size]
+ *   router_logits  float [tokens, experts]
+ *   result         float [tokens, hidden_size], overwritten; undefined after an error
+ * Blocks. After an error the core can be called again. */
+moedge_status moedge_core_compute(moedge_core* core, uint32_t layer, uint32_t tokens, const float* moe_input,
+                                  const float* router_logits, float* result, moedge_error* error);
+
+/* Keep exactly these experts in memory from the time they are first read; replaces the last set.
+ *   keys           [count] of layer * experts + expert; the most important first: what does not fit is left out */
+moedge_status moedge_core_pin(moedge_core* core, const uint32_t* keys, uint32_t count, moedge_error* error);
+
+/* Change the budget; what no longer fits is dropped, pinned experts last. The old one stays in force on an error. */
+moedge_status moedge_core_set_budget(moedge_core* core, uint64_t budget_bytes, moedge_error* error);
+
+/* How often each expert was chosen by a token: uint64 [layers * experts], since the core was opened. */
+void moedge_core_counts(const moedge_core* core, uint64_t* counts);
+
+void moedge_core_get_statistics(const moedge_core* core, moedge_core_statistics* statistics);
+
+/* Name of the instruction set in use; lives as long as the library. */
+const char* moedge_core_isa(const moedge_core* core);
+
+/* The same for the best instruction set of this processor, and whether this build and processor can use `isa`. */
+const char* moedge_core_best_isa(void);
+int moedge_core_has_isa(const char* isa);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,53 @@
+#include "isa.hpp"
+
+#include <cstring>
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace moedge {
+namespace {
+
+#if defined(__x86_64__)
+
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+bool has_avx512vnni() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+
+#elif defined(__aarch64__)
+
+bool has_neondot() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+
+#endif
+
+}  // namespace
+
+const Kernels& best_kernels() {
+#if defined(__x86_64__)
+  if (has_avx512vnni()) return avx512vnni_kernels();
+  if (has_avx2()) return avx2_kernels();
+#elif defined(__aarch64__)
+  if (has_neondot()) return neondot_kernels();
+#endif
+  return scalar_kernels();
+}
+
+const Kernels* find_kernels(const char* name) {
+#if defined(__x86_64__)
+  if (std::strcmp(name, "avx512vnni") == 0) return has_avx512vnni() ? &avx512vnni_kernels() : nullptr;
+  if (std::strcmp(name, "avx2") == 0) return has_avx2() ? &avx2_kernels() : nullptr;
+#elif defined(__aarch64__)
+  if (std::strcmp(name, "neondot") == 0) return has_neondot() ? &neondot_kernels() : nullptr;
+#endif
+  return std::strcmp(name, "scalar") == 0 ? &scalar_kernels() : nullptr;
+}
+
+}  // namespace moedge

@@ -1,0 +1,14 @@
+// Chooses the kernels that this processor can run.
+#pragma once
+
+#include "kernels.hpp"
+
+namespace moedge {
+
+// The fastest kernels that this processor has.
+const Kernels& best_kernels();
+
+// The kernels called `name`; null if this build does not hold them or this processor cannot run them.
+const Kernels* find_kernels(const char* name);
+
+}  // namespace moedge

@@ -1,0 +1,52 @@
+// The record of one expert, as docs/bundle-format.md describes it. No effects.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace moedge {
+
+// Rows of a tile: two halves of sixteen. A 64-byte load holds four inputs of the sixteen rows of a half.
+constexpr uint32_t kHalfRows = 16;
+constexpr uint32_t kTileRows = 2 * kHalfRows;
+constexpr uint64_t kSectionAlignment = 4096;
+
+struct Quantization {
+  uint32_t bits = 4;  // 4, 8 or 32
+  uint32_t block = 32;
+  bool symmetric = true;
+
+  // The stored integer that means zero, if symmetric.
+  int32_t middle() const { return 1 << (bits - 1); }
+};
+
+// One matrix of a record; offsets in bytes from the record's start.
+struct MatrixLayout {
+  uint32_t tiles = 0;
+  uint32_t blocks = 0;  // along the inputs; the inputs themselves at 32 bits
+  uint64_t weight = 0;
+  uint64_t scale = 0;
+  uint64_t zero = 0;
+  uint64_t weight_tile_bytes = 0;
+  uint64_t scale_tile_bytes = 0;
+  uint64_t zero_tile_bytes = 0;
+};
+
+struct RecordLayout {
+  Quantization quantization;
+  uint32_t hidden = 0;
+  uint32_t intermediate = 0;
+  MatrixLayout fc1;  // a tile is sixteen gates and the sixteen ups that belong to them
+  MatrixLayout fc2;
+  uint64_t fc2_offset = 0;  // where the second matrix begins: a multiple of kSectionAlignment
+  uint64_t record_bytes = 0;
+
+  // Source: ExpertLayout in moedge_runtime/bundle/experts.py, format_version 1.
+  static RecordLayout make(uint32_t hidden, uint32_t intermediate, Quantization quantization);
+};
+
+// Bytes of an activation row of `inputs` values: floats at 32 bits, else for each block its int8 values, a float
+// scale and an int32 correction.
+size_t activation_row_bytes(uint32_t inputs, const Quantization& quantization);
+
+}  // namespace moedge

@@ -1,0 +1,500 @@
+#include "pager.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+
+#include "crc32c.hpp"
+
+namespace moedge {
+namespace {
+
+constexpr uint32_t kLeastRing = 2;
+// A ring of an eighth of the places, at most sixteen records: what flash delivers while a dense layer is computed.
+constexpr uint32_t kRingShare = 8;
+// Places of the ring that reading ahead leaves free for the experts that the next layer turns out to need first.
+constexpr size_t kRingReserve = 2;
+// A read that ends elsewhere has met the end of the file; direct reads can only continue from here.
+constexpr uint64_t kReadAlignment = 512;
+// A use counts half after so many passes through all layers: on a public trace of Qwen3-30B-A3B this reads 5 to 9 %
+// fewer records than evicting the least recently used (benchmarks/expert_core/policies.py).
+constexpr double kHalfLifePasses = 32;
+
+int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string hexadecimal(uint32_t value) {
+  char text[9];
+  std::snprintf(text, sizeof text, "%08x", value);
+  return text;
+}
+
+void count(std::atomic<uint64_t>& counter, uint64_t by = 1) { counter.fetch_add(by, std::memory_order_relaxed); }
+
+}  // namespace
+
+SlotCounts divide_slots(uint64_t slots, uint32_t records) {
+  if (slots >= records) return {0, records};
+  const auto ring = static_cast<uint32_t>(std::clamp<uint64_t>(slots / kRingShare, kLeastRing, Pager::kMaxRing));
+  return {ring, static_cast<uint32_t>(slots) - ring};
+}
+
+uint32_t least_slots(uint32_t top_k) { return top_k + kLeastRing; }
+
+Pager::Pager(std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers, bool prefetch,
+             Events& events)
+    : source_(std::move(source)),
+      file_(std::move(file)),
+      top_k_(top_k),
+      prefetch_(prefetch),
+      events_(events),
+      slab_((uint64_t{file_.records()} + kMaxRing) * file_.record_bytes),
+      slots_(std::make_unique<Slot[]>(uint64_t{file_.records()} + kMaxRing)),
+      slot_of_(file_.records(), -1),
+      heat_(file_.records(), -std::numeric_limits<double>::infinity()),
+      pinned_(file_.records(), 0),
+      dense_needed_(file_.records(), 0),
+      dense_calls_(file_.layers, 0),
+      job_slot_(std::make_unique<std::atomic<int32_t>[]>(file_.experts)) {
+  try {
+    for (uint32_t i = 0; i < readers; ++i) readers_.emplace_back([this] { read_loop(); });
+  } catch (...) {
+    stop();  // those that did start
+    throw;
+  }
+}
+
+Pager::~Pager() { stop(); }
+
+void Pager::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    queue_.clear();
+  }
+  queue_changed_.notify_all();
+  for (std::thread& reader : readers_) reader.join();
+}
+
+// --- between calls ---------------------------------------------------------------------------------------------------
+
+void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
+  std::unique_lock lock(mutex_);
+  cancel_queue();
+  if (!idle_.wait_for(lock, limit, [this] { return reading_ == 0; })) {
+    throw CoreError(MOEDGE_READ_TIMEOUT, "a read under way made no progress for " + grouped(limit.count()) + " ms");
+  }
+  for (uint32_t slot = 0; slot < kMaxRing; ++slot) clear(slot);
+  const uint32_t old_end = kMaxRing + counts_.dynamic;
+  const uint32_t new_end = kMaxRing + counts.dynamic;
+  counts_ = counts;
+  apply_pins();
+  free_ring_.clear();
+  free_dynamic_.clear();
+  for (uint32_t slot = counts.ring; slot-- > 0;) free_ring_.push_back(slot);
+  // Free places below the new end, then those that hold what is used least.
+  std::vector<uint32_t> places;
+  for (uint32_t slot = kMaxRing; slot < std::min(old_end, new_end); ++slot) {
+    if (slots_[slot].state != SlotState::kReady) clear(slot);
+    if (slots_[slot].key == kNoKey || !pinned_[slots_[slot].key]) places.push_back(slot);
+  }
+  const auto heat = [this](uint32_t slot) { return slots_[slot].key == kNoKey ? -INFINITY : heat_[slots_[slot].key]; };
+  std::sort(places.begin(), places.end(),
+            [&](uint32_t a, uint32_t b) { return heat(a) != heat(b) ? heat(a) < heat(b) : a < b; });
+  size_t next_place = 0;
+  for (uint32_t slot = new_end; slot < old_end; ++slot) {
+    const bool keep = slots_[slot].state == SlotState::kReady && pinned_[slots_[slot].key];
+    if (keep && next_place < places.size()) move(slot, places[next_place++]);
+    clear(slot);
+  }
+  for (uint32_t slot = new_end; slot-- > kMaxRing;) {
+    if (slots_[slot].key == kNoKey) free_dynamic_.push_back(slot);
+  }
+  slab_.release(counts.ring * file_.record_bytes, (kMaxRing - counts.ring) * file_.record_bytes);
+  slab_.release(new_end * file_.record_bytes, (uint64_t{file_.records()} + kMaxRing - new_end) * file_.record_bytes);
+  for (uint32_t slot = counts.ring; slot < kMaxRing; ++slot) slots_[slot].touched = false;
+  for (uint32_t slot = new_end; slot < old_end; ++slot) slots_[slot].touched = false;
+}
+
+void Pager::pin(std::span<const uint32_t> keys) {
+  const std::lock_guard lock(mutex_);
+  pin_order_.assign(keys.begin(), keys.end());
+  apply_pins();
+}
+
+uint32_t Pager::pin_limit() const { return counts_.dynamic > top_k_ ? counts_.dynamic - top_k_ : 0; }
+
+void Pager::apply_pins() {
+  std::fill(pinned_.begin(), pinned_.end(), 0);
+  pinned_keys_ = 0;
+  for (const uint32_t key : pin_order_) {
+    if (pinned_keys_ == pin_limit()) break;
+    pinned_keys_ += pinned_[key] ? 0 : 1;
+    pinned_[key] = 1;
+  }
+}
+
+void Pager::move(uint32_t from, uint32_t to) {
+  clear(to);
+  std::memcpy(slab_.data() + to * file_.record_bytes, slab_.data() + from * file_.record_bytes, file_.record_bytes);
+  slots_[to].key = slots_[from].key;
+  slots_[to].touched = true;
+  slots_[to].state = SlotState::kReady;
+  slot_of_[slots_[to].key] = static_cast<int32_t>(to);
+  slots_[from].key = kNoKey;
+  slots_[from].state = SlotState::kEmpty;
+}
+
+void Pager::move_out_of_ring(uint32_t slot) {
+  int32_t place = -1;
+  if (!free_dynamic_.empty()) {
+    place = static_cast<int32_t>(free_dynamic_.back());
+    free_dynamic_.pop_back();
+  } else {
+    place = evict();
+  }
+  if (place >= 0) move(slot, static_cast<uint32_t>(place));
+}
+
+// --- calls -----------------------------------------------------------------------------------------------------------
+
+bool Pager::can_keep(uint32_t jobs) const {
+  const std::lock_guard lock(mutex_);
+  return jobs + pinned_keys_ <= counts_.dynamic;
+}
+
+void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense) {
+  const std::lock_guard lock(mutex_);
+  ++tick_;
+  last_progress_ns_ = now_ns();
+  in_call_ = true;
+  keep_ = keep;
+  dense_ = dense;
+  layer_ = layer;
+  jobs_.clear();
+  missing_.clear();
+  next_missing_ = 0;
+  if (dense) ++dense_calls_[layer];
+  for (uint32_t job = 0; job < experts.size(); ++job) {
+    const uint32_t key = layer * file_.experts + experts[job];
+    jobs_.push_back(key);
+    if (dense) ++dense_needed_[key];
+    note_use(key);
+    int32_t slot = slot_of_[key];
+    if (slot >= 0 && slots_[slot].state == SlotState::kFailed) {
+      drop(static_cast<uint32_t>(slot));
+      slot = -1;
+    }
+    if (slot >= 0) {
+      Slot& found = slots_[slot];
+      found.in_use = true;
+      count(found.state == SlotState::kReady ? statistics_.hits : statistics_.misses);
+      if (found.prefetched) count(statistics_.prefetch_used);
+      found.prefetched = false;
+    } else {
+      count(statistics_.misses);
+      missing_.push_back(job);
+    }
+    job_slot_[job].store(slot, std::memory_order_release);
+  }
+  for (uint32_t slot = 0; slot < counts_.ring; ++slot) {
+    if (slots_[slot].key != kNoKey && !slots_[slot].in_use) {
+      if (slots_[slot].prefetched) count(statistics_.prefetch_unused);
+      drop(slot);
+    }
+  }
+  refill();
+}
+
+void Pager::refill() {
+  while (next_missing_ < missing_.size()) {
+    const uint32_t job = missing_[next_missing_];
+    const uint32_t key = jobs_[job];
+    const int32_t slot = take_place(pinned_[key] != 0);
+    if (slot < 0) return;
+    ++next_missing_;
+    slots_[slot].in_use = true;
+    start_read(static_cast<uint32_t>(slot), key, false);
+    job_slot_[job].store(slot, std::memory_order_release);
+  }
+  if (dense_ && prefetch_ && layer_ + 1 < file_.layers) prefetch_next_layer();
+}
+
+// A free place for a missing record, or −1.
+int32_t Pager::take_place(bool pinned_key) {
+  if (!free_dynamic_.empty()) {
+    const uint32_t slot = free_dynamic_.back();
+    free_dynamic_.pop_back();
+    return static_cast<int32_t>(slot);
+  }
+  if (keep_ || pinned_key) {
+    const int32_t slot = evict();
+    if (slot >= 0) return slot;
+  }
+  if (free_ring_.empty()) return -1;
+  const uint32_t slot = free_ring_.back();
+  free_ring_.pop_back();
+  return static_cast<int32_t>(slot);
+}
+
+// The logarithm to base 2 of the sum over all uses of 2^(time of the use / half-life): ordered as exponentially aged
+// counts are, without ageing anything.
+void Pager::note_use(uint32_t key) {
+  const double now = static_cast<double>(tick_) / (kHalfLifePasses * file_.layers);
+  const double before = heat_[key];
+  heat_[key] = std::max(before, now) + std::log2(1 + std::exp2(-std::abs(now - before)));
+}
+
+// Frees the place whose record is used least among those that may be.
+int32_t Pager::evict() {
+  int32_t coldest = -1;
+  for (uint32_t slot = kMaxRing; slot < kMaxRing + counts_.dynamic; ++slot) {
+    const Slot& candidate = slots_[slot];
+    const SlotState state = candidate.state.load(std::memory_order_relaxed);
+    if (candidate.in_use || (state != SlotState::kReady && state != SlotState::kFailed)) continue;
+    if (pinned_[candidate.key] && state == SlotState::kReady) continue;
+    if (candidate.prefetched && !keep_) continue;  // for the next call of this prefill
+    if (coldest < 0 || heat_[candidate.key] < heat_[slots_[coldest].key]) coldest = static_cast<int32_t>(slot);
+  }
+  if (coldest < 0) return -1;
+  if (slots_[coldest].prefetched) count(statistics_.prefetch_unused);
+  clear(static_cast<uint32_t>(coldest));
+  count(statistics_.evictions);
+  return coldest;
+}
+
+void Pager::prefetch_next_layer() {
+  const uint32_t begin = (layer_ + 1) * file_.experts;
+  for (uint32_t key = begin; key < begin + file_.experts; ++key) {
+    if (slot_of_[key] >= 0 || 2 * dense_needed_[key] < dense_calls_[layer_ + 1]) continue;
+    uint32_t slot = 0;
+    if (!free_dynamic_.empty()) {
+      slot = free_dynamic_.back();
+      free_dynamic_.pop_back();
+    } else if (free_ring_.size() > kRingReserve) {
+      slot = free_ring_.back();
+      free_ring_.pop_back();
+    } else {
+      return;
+    }
+    start_read(slot, key, true);
+  }
+}
+
+void Pager::start_read(uint32_t slot, uint32_t key, bool prefetched) {
+  Slot& place = slots_[slot];
+  place.key = key;
+  place.prefetched = prefetched;
+  place.abandoned = false;
+  place.touched = true;
+  place.state.store(SlotState::kLoading, std::memory_order_release);
+  slot_of_[key] = static_cast<int32_t>(slot);
+  if (queue_.empty() && reading_ == 0) last_progress_ns_ = now_ns();
+  queue_.push_back(slot);
+  count(statistics_.queue_depth_sum, queue_.size() + reading_);
+  queue_changed_.notify_one();
+}
+
+void Pager::release(uint32_t job) {
+  const std::lock_guard lock(mutex_);
+  const auto slot = static_cast<uint32_t>(job_slot_[job].load(std::memory_order_relaxed));
+  slots_[slot].in_use = false;
+  if (is_ring(slot)) {
+    // It came by reading ahead, or when all other places were in use.
+    if (pinned_[slots_[slot].key]) move_out_of_ring(slot);
+    drop(slot);
+    refill();
+  }
+}
+
+void Pager::end_call(bool failed) {
+  const std::lock_guard lock(mutex_);
+  in_call_ = false;
+  if (failed) cancel_queue();
+  for (uint32_t job = 0; job < jobs_.size(); ++job) {
+    const int32_t slot = job_slot_[job].load(std::memory_order_relaxed);
+    // A place of the ring that was released holds another record by now, or none.
+    if (slot < 0 || slots_[slot].key != jobs_[job]) continue;
+    slots_[slot].in_use = false;
+    if (is_ring(static_cast<uint32_t>(slot)) || slots_[slot].state == SlotState::kFailed) {
+      drop(static_cast<uint32_t>(slot));
+    }
+  }
+  missing_.clear();
+  next_missing_ = 0;
+}
+
+// Makes the place empty without putting it on a free list; nobody reads into it.
+void Pager::clear(uint32_t slot) {
+  Slot& place = slots_[slot];
+  if (place.key != kNoKey && slot_of_[place.key] == static_cast<int32_t>(slot)) slot_of_[place.key] = -1;
+  place.key = kNoKey;
+  place.in_use = false;
+  place.abandoned = false;
+  place.prefetched = false;
+  place.state.store(SlotState::kEmpty, std::memory_order_release);
+}
+
+// Forgets the place's record and frees it: at once, or when the read into it has ended.
+void Pager::drop(uint32_t slot) {
+  Slot& place = slots_[slot];
+  const SlotState state = place.state.load(std::memory_order_relaxed);
+  if (state == SlotState::kLoading || state == SlotState::kFc1Ready) {
+    const auto queued = std::find(queue_.begin(), queue_.end(), slot);
+    if (queued == queue_.end()) {
+      if (slot_of_[place.key] == static_cast<int32_t>(slot)) slot_of_[place.key] = -1;
+      place.in_use = false;
+      place.prefetched = false;
+      place.abandoned = true;
+      return;
+    }
+    queue_.erase(queued);
+  }
+  clear(slot);
+  (is_ring(slot) ? free_ring_ : free_dynamic_).push_back(slot);
+}
+
+void Pager::cancel_queue() {
+  while (!queue_.empty()) drop(queue_.back());
+}
+
+// --- readers ---------------------------------------------------------------------------------------------------------
+
+void Pager::read_loop() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    queue_changed_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    if (stop_) return;
+    const uint32_t slot = queue_.front();
+    queue_.pop_front();
+    const uint32_t key = slots_[slot].key;
+    ++reading_;
+    lock.unlock();
+    const SlotState end = read_record(slot, key);
+    lock.lock();
+    --reading_;
+    last_progress_ns_ = now_ns();
+    Slot& place = slots_[slot];
+    if (place.abandoned) {
+      clear(slot);
+      (is_ring(slot) ? free_ring_ : free_dynamic_).push_back(slot);
+    } else {
+      // With the lock: a place that could be taken before its reader has come back here would be freed under its next.
+      place.state.store(end, std::memory_order_release);
+    }
+    if (in_call_) refill();
+    if (reading_ == 0 && queue_.empty()) idle_.notify_all();
+    events_.notify();
+  }
+}
+
+// Returns the state that the place is to have.
+SlotState Pager::read_record(uint32_t slot, uint32_t key) {
+  const uint64_t offset = key * file_.record_bytes;
+  try {
+    if (!read_part(slot, offset, 0, file_.fc2_offset)) return SlotState::kFailed;
+    const uint8_t* record = slab_.data() + slot * file_.record_bytes;
+    uint32_t crc = crc32c(0, record, file_.fc2_offset);
+    slots_[slot].state.store(SlotState::kFc1Ready, std::memory_order_release);
+    events_.notify();
+    if (!read_part(slot, offset, file_.fc2_offset, file_.record_bytes)) return SlotState::kFailed;
+    crc = crc32c(crc, record + file_.fc2_offset, file_.record_bytes - file_.fc2_offset);
+    const uint32_t wanted = file_.crc32c[key];
+    if (crc != wanted) {
+      fail(slot, "its CRC-32C is " + hexadecimal(crc) + ", the manifest says " + hexadecimal(wanted), 0);
+      return SlotState::kFailed;
+    }
+    count(statistics_.reads);
+    return SlotState::kReady;
+  } catch (const std::exception& error) {
+    fail(slot, std::string("its reader failed (") + error.what() + ")", 0);
+    return SlotState::kFailed;
+  }
+}
+
+// Reads bytes begin to end of the record; false if that failed.
+bool Pager::read_part(uint32_t slot, uint64_t file_offset, uint64_t begin, uint64_t end) {
+  uint8_t* record = slab_.data() + slot * file_.record_bytes;
+  while (begin < end) {
+    const int64_t got = source_->read(file_offset + begin, record + begin, end - begin);
+    if (got < 0) {
+      const int os_error = static_cast<int>(-got);
+      fail(slot, std::string("reading failed (") + std::strerror(os_error) + ")", os_error);
+      return false;
+    }
+    count(statistics_.read_bytes, static_cast<uint64_t>(got));
+    begin += static_cast<uint64_t>(got);
+    if (got == 0 || begin % kReadAlignment != 0) {
+      if (begin == end) break;
+      fail(slot, "the file ends after " + grouped(begin) + " of " + grouped(file_.record_bytes) + " bytes", 0);
+      return false;
+    }
+  }
+  return true;
+}
+
+void Pager::fail(uint32_t slot, std::string problem, int os_error) {
+  count(statistics_.failed_reads);
+  slots_[slot].problem = std::move(problem);
+  slots_[slot].os_error = os_error;
+}
+
+// --- what it tells ---------------------------------------------------------------------------------------------------
+
+CoreError Pager::failure(int32_t slot) const {
+  const Slot& place = slots_[slot];
+  CoreError error(MOEDGE_EXPERT_DAMAGED, place.problem);
+  error.os_error = place.os_error;
+  const std::lock_guard lock(mutex_);
+  error.layer = place.key / file_.experts;
+  error.expert = place.key % file_.experts;
+  error.offset = place.key * file_.record_bytes;
+  return error;
+}
+
+CoreError Pager::timeout(uint32_t job, uint64_t milliseconds) const {
+  CoreError error(MOEDGE_READ_TIMEOUT, "no read made progress for " + grouped(milliseconds) + " ms");
+  const std::lock_guard lock(mutex_);
+  error.layer = jobs_[job] / file_.experts;
+  error.expert = jobs_[job] % file_.experts;
+  error.offset = jobs_[job] * file_.record_bytes;
+  return error;
+}
+
+SlotCounts Pager::counts() const {
+  const std::lock_guard lock(mutex_);
+  return counts_;
+}
+
+uint32_t Pager::resident() const {
+  const std::lock_guard lock(mutex_);
+  uint32_t resident = 0;
+  for (uint32_t slot = 0; slot < kMaxRing + counts_.dynamic; ++slot) {
+    resident += slots_[slot].state.load(std::memory_order_relaxed) == SlotState::kReady ? 1 : 0;
+  }
+  return resident;
+}
+
+uint32_t Pager::pinned() const {
+  const std::lock_guard lock(mutex_);
+  uint32_t pinned = 0;
+  for (uint32_t slot = kMaxRing; slot < kMaxRing + counts_.dynamic; ++slot) {
+    const bool ready = slots_[slot].state.load(std::memory_order_relaxed) == SlotState::kReady;
+    pinned += ready && pinned_[slots_[slot].key] ? 1 : 0;
+  }
+  return pinned;
+}
+
+uint32_t Pager::touched_slots() const {
+  const std::lock_guard lock(mutex_);
+  uint32_t touched = 0;
+  for (uint32_t slot = 0; slot < kMaxRing + counts_.dynamic; ++slot) touched += slots_[slot].touched ? 1 : 0;
+  return touched;
+}
+
+}  // namespace moedge

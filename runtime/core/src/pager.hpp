@@ -1,0 +1,187 @@
+// Which records are in memory, and the threads that read the others.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "events.hpp"
+#include "record_source.hpp"
+#include "slab.hpp"
+#include "status.hpp"
+
+namespace moedge {
+
+// What the pager must know of the file.
+struct RecordFile {
+  uint32_t layers = 0;
+  uint32_t experts = 0;
+  uint64_t record_bytes = 0;
+  uint64_t fc2_offset = 0;       // bytes of a record that fc1 needs
+  std::vector<uint32_t> crc32c;  // [layers * experts]
+
+  uint32_t records() const { return layers * experts; }
+};
+
+enum class SlotState : uint32_t { kEmpty, kLoading, kFc1Ready, kReady, kFailed };
+
+// Places for records: `ring` of them for the scan of a prefill, `dynamic` for what stays.
+struct SlotCounts {
+  uint32_t ring = 0;
+  uint32_t dynamic = 0;
+
+  uint32_t total() const { return ring + dynamic; }
+};
+
+// How `slots` places are divided; `records` is what there is to hold. No effects.
+SlotCounts divide_slots(uint64_t slots, uint32_t records);
+
+// Fewest places that a model with `top_k` experts a token can run in: the picks of a token and a ring of two.
+uint32_t least_slots(uint32_t top_k);
+
+struct PagerStatistics {
+  std::atomic<uint64_t> hits{0}, misses{0}, reads{0}, read_bytes{0}, prefetch_used{0}, prefetch_unused{0},
+      failed_reads{0}, evictions{0}, queue_depth_sum{0};
+};
+
+// One call at a time: begin_call, then release for jobs that are done (any thread), then end_call. Paging decides when
+// something is computed, never what.
+class Pager {
+ public:
+  Pager(std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers, bool prefetch,
+        Events& events);
+  ~Pager();
+  Pager(const Pager&) = delete;
+  Pager& operator=(const Pager&) = delete;
+
+  // Between calls only. Drops what no longer fits, pinned records last. Waits for reads under way, at most `limit`, and
+  // throws CoreError READ_TIMEOUT.
+  void set_slots(SlotCounts counts, std::chrono::milliseconds limit);
+
+  // Between calls only. Keys in order of importance; as many as leave room for the picks of a token.
+  void pin(std::span<const uint32_t> keys);
+
+  // Starts a call that needs `experts` (ascending) of `layer`; job i is experts[i].
+  //   keep    load what is missing into places that stay (a decode); else what finds no free place goes through the
+  //           ring in the order of the jobs, and must be released in that order (a prefill)
+  //   dense   most experts of the next layer will be needed as well: read ahead into it
+  void begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense);
+
+  // Whether a call of `jobs` experts can keep all of them.
+  bool can_keep(uint32_t jobs) const;
+
+  // Slot of a job, or −1 while none is free for it. Any thread.
+  int32_t slot(uint32_t job) const { return job_slot_[job].load(std::memory_order_acquire); }
+  SlotState state(int32_t slot) const { return slots_[slot].state.load(std::memory_order_acquire); }
+  const uint8_t* record(int32_t slot) const { return slab_.data() + slot * file_.record_bytes; }
+
+  // The job's record is no longer needed. Any thread; blocks for a moment.
+  void release(uint32_t job);
+
+  // After all threads have left the call; `failed` also drops reads that have not begun.
+  void end_call(bool failed);
+
+  // Why a slot is kFailed, or which job of the call waits longest, as an error to throw.
+  CoreError failure(int32_t slot) const;
+  CoreError timeout(uint32_t job, uint64_t milliseconds) const;
+
+  // Time of the last completed read, of the first read after idleness, or of the call's begin; nanoseconds of the
+  // steady clock.
+  int64_t last_progress_ns() const { return last_progress_ns_.load(std::memory_order_relaxed); }
+
+  const PagerStatistics& statistics() const { return statistics_; }
+  bool direct() const { return source_->direct(); }
+  bool huge_pages() const { return slab_.huge_pages(); }
+  SlotCounts counts() const;
+  uint32_t resident() const;
+  uint32_t pinned() const;
+  uint32_t touched_slots() const;
+
+ private:
+  static constexpr uint32_t kMaxRing = 16;
+  static constexpr uint32_t kNoKey = 0xFFFFFFFF;
+  friend SlotCounts divide_slots(uint64_t, uint32_t);
+
+  struct Slot {
+    std::atomic<SlotState> state{SlotState::kEmpty};
+    // The rest is guarded by mutex_, but for problem and os_error, which are written before state becomes kFailed.
+    uint32_t key = kNoKey;
+    bool in_use = false;     // by the call under way
+    bool abandoned = false;  // free it when its read has ended
+    bool prefetched = false;
+    bool touched = false;  // has pages
+    int os_error = 0;
+    std::string problem;
+  };
+
+  bool is_ring(uint32_t slot) const { return slot < kMaxRing; }
+  void refill();
+  void prefetch_next_layer();
+  int32_t take_place(bool pinned_key);
+  int32_t evict();
+  void note_use(uint32_t key);
+  void start_read(uint32_t slot, uint32_t key, bool prefetched);
+  void clear(uint32_t slot);
+  void drop(uint32_t slot);
+  void cancel_queue();
+  void move(uint32_t from, uint32_t to);
+  void move_out_of_ring(uint32_t slot);
+  uint32_t pin_limit() const;
+  void apply_pins();
+
+  void stop();
+  void read_loop();
+  SlotState read_record(uint32_t slot, uint32_t key);
+  bool read_part(uint32_t slot, uint64_t file_offset, uint64_t begin, uint64_t end);
+  void fail(uint32_t slot, std::string problem, int os_error);
+
+  const std::unique_ptr<RecordSource> source_;
+  const RecordFile file_;
+  const uint32_t top_k_;
+  const bool prefetch_;
+  Events& events_;
+  Slab slab_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable queue_changed_;
+  std::condition_variable idle_;
+  std::unique_ptr<Slot[]> slots_;  // ring, then dynamic
+  SlotCounts counts_;
+  std::vector<int32_t> slot_of_;  // by key
+  std::vector<double> heat_;      // by key: how often and how recently it was used, see note_use
+  std::vector<uint8_t> pinned_;   // by key
+  std::vector<uint32_t> pin_order_;
+  uint32_t pinned_keys_ = 0;
+  std::vector<uint32_t> free_ring_, free_dynamic_;
+  std::deque<uint32_t> queue_;  // slots to read into
+  uint32_t reading_ = 0;
+  uint64_t tick_ = 0;  // calls so far
+  bool stop_ = false;
+  // How often an expert was needed by a dense call, and how many of these its layer has seen.
+  std::vector<uint32_t> dense_needed_, dense_calls_;
+
+  // The call under way.
+  bool in_call_ = false;
+  bool keep_ = false;
+  bool dense_ = false;
+  uint32_t layer_ = 0;
+  std::vector<uint32_t> jobs_;     // keys
+  std::vector<uint32_t> missing_;  // jobs without a slot, in order
+  size_t next_missing_ = 0;
+  std::unique_ptr<std::atomic<int32_t>[]> job_slot_;
+
+  std::atomic<int64_t> last_progress_ns_{0};
+  PagerStatistics statistics_;
+  std::vector<std::thread> readers_;
+};
+
+}  // namespace moedge

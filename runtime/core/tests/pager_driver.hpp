@@ -1,0 +1,112 @@
+// A pager over records of two pages, driven as the core drives it.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "crc32c.hpp"
+#include "disk.hpp"
+#include "pager.hpp"
+
+namespace moedge::test {
+
+constexpr uint64_t kRecordBytes = 8192;
+constexpr std::chrono::milliseconds kLongEnough = kDeadline;
+
+struct PagerSetup {
+  uint32_t layers = 3;
+  uint32_t experts = 64;
+  uint32_t top_k = 4;
+  uint32_t readers = 2;
+  bool prefetch = true;
+  uint64_t slots = 64;
+};
+
+class PagerDriver {
+ public:
+  explicit PagerDriver(const PagerSetup& setup) : setup_(setup) {
+    const uint32_t records = setup.layers * setup.experts;
+    bytes_.resize(records * kRecordBytes);
+    Random(1).fill(bytes_);
+    RecordFile file{setup.layers, setup.experts, kRecordBytes, kRecordBytes / 2, {}};
+    for (uint32_t key = 0; key < records; ++key) file.crc32c.push_back(crc32c_table(0, record(key), kRecordBytes));
+    disk = std::make_shared<Disk>(bytes_, kRecordBytes);
+    pager = std::make_unique<Pager>(std::make_unique<DiskSource>(disk), std::move(file), setup.top_k, setup.readers,
+                                    setup.prefetch, events);
+    set_slots(setup.slots);
+  }
+
+  const uint8_t* record(uint32_t key) const { return bytes_.data() + key * kRecordBytes; }
+
+  void set_slots(uint64_t slots) { pager->set_slots(divide_slots(slots, setup_.layers * setup_.experts), kLongEnough); }
+
+  // One call: waits for each record in turn, compares it, releases it. The error of the first that failed.
+  std::optional<CoreError> call(uint32_t layer, const std::vector<uint32_t>& experts, bool keep, bool dense) {
+    pager->begin_call(layer, experts, keep, dense);
+    std::optional<CoreError> error;
+    for (uint32_t job = 0; job < experts.size() && !error; ++job) {
+      const auto settled = [&] {
+        const int32_t slot = pager->slot(job);
+        return slot >= 0 && pager->state(slot) >= SlotState::kReady;
+      };
+      if (!wait(settled)) {
+        ADD_FAILURE() << "expert " << experts[job] << " of layer " << layer << " did not come";
+        break;
+      }
+      const int32_t slot = pager->slot(job);
+      if (pager->state(slot) == SlotState::kFailed) {
+        error = pager->failure(slot);
+      } else {
+        const uint32_t key = layer * setup_.experts + experts[job];
+        EXPECT_EQ(memcmp(pager->record(slot), record(key), kRecordBytes), 0) << key;
+        if (!keep) pager->release(job);
+      }
+    }
+    pager->end_call(error.has_value());
+    return error;
+  }
+
+  std::optional<CoreError> decode(uint32_t layer, const std::vector<uint32_t>& experts) {
+    return call(layer, experts, true, false);
+  }
+
+  // Of the experts from `first` on.
+  std::optional<CoreError> prefill(uint32_t layer, uint32_t first, uint32_t count) {
+    std::vector<uint32_t> experts;
+    for (uint32_t expert = first; expert < first + count; ++expert) experts.push_back(expert);
+    return call(layer, experts, false, true);
+  }
+
+  template <class Condition>
+  bool wait(const Condition& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+    for (;;) {
+      const uint32_t seen = events.now();
+      if (condition()) return true;
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      events.wait(seen, std::chrono::milliseconds(50), false);
+    }
+  }
+
+  // Waits until reading ahead has come to an end.
+  bool wait_for_reads(uint64_t reads) {
+    return wait([&] { return pager->statistics().reads + pager->statistics().failed_reads >= reads; });
+  }
+
+  Events events;
+  std::shared_ptr<Disk> disk;
+  std::unique_ptr<Pager> pager;
+
+ private:
+  const PagerSetup setup_;
+  std::vector<uint8_t> bytes_;
+};
+
+}  // namespace moedge::test

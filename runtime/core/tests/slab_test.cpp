@@ -1,0 +1,78 @@
+#include "slab.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+#include "sample.hpp"
+#include "status.hpp"
+
+namespace moedge::test {
+namespace {
+
+// Pages of this process in memory, bytes.
+uint64_t resident_bytes() {
+  uint64_t size = 0;
+  uint64_t resident = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST(Slab, BeginsOnAHugePageAndIsZero) {
+  const Slab slab(3 << 20);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(slab.data()) % (2 << 20), 0U);
+  EXPECT_EQ(slab.data()[0], 0);
+  EXPECT_EQ(slab.data()[(3 << 20) - 1], 0);
+}
+
+TEST(Slab, AddressSpaceCostsNothingUntilItIsWritten) {
+  const uint64_t before = resident_bytes();
+  const Slab slab(size_t{64} << 30);
+  EXPECT_LT(resident_bytes(), before + (16 << 20));
+}
+
+TEST(Slab, ReleasedPagesGoBackAndReadAsZeroTheOthersStay) {
+  Slab slab(64 << 20);
+  memset(slab.data(), 1, 64 << 20);
+  const uint64_t full = resident_bytes();
+  slab.release(8 << 20, 48 << 20);
+  // Under a sanitizer or an emulator the figure also counts what they keep for themselves.
+  if (!kFewerCases) {
+    EXPECT_LT(resident_bytes(), full - (40 << 20));
+  }
+  EXPECT_EQ(slab.data()[(8 << 20) - 1], 1);
+  EXPECT_EQ(slab.data()[8 << 20], 0);
+  EXPECT_EQ(slab.data()[(56 << 20) - 1], 0);
+  EXPECT_EQ(slab.data()[56 << 20], 1);
+}
+
+TEST(Slab, OnlyWholePagesAreReleased) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  Slab slab(8 * page);
+  memset(slab.data(), 1, 8 * page);
+  slab.release(page / 2, 3 * page);
+  EXPECT_EQ(slab.data()[page - 1], 1);
+  EXPECT_EQ(slab.data()[page], 0);
+  EXPECT_EQ(slab.data()[3 * page - 1], 0);
+  EXPECT_EQ(slab.data()[3 * page], 1);
+  slab.release(5 * page + 1, page);
+  EXPECT_EQ(slab.data()[6 * page - 1], 1);
+  EXPECT_EQ(slab.data()[6 * page], 1);
+}
+
+TEST(Slab, MoreThanTheAddressSpaceIsAnErrorWithTheNumber) {
+  try {
+    const Slab slab(size_t{1} << 60);
+    FAIL() << "2^60 bytes were had";
+  } catch (const CoreError& error) {
+    EXPECT_EQ(error.status, MOEDGE_OUT_OF_MEMORY);
+    EXPECT_GE(error.value, uint64_t{1} << 60);
+    EXPECT_NE(std::string(error.what()).find("1,152,921,504,6"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace moedge::test

@@ -1,0 +1,171 @@
+"""libmoedge_core.so through ctypes: its structures, its functions, and what is wrong if it cannot be loaded.
+
+Source of every name, type and order: runtime/core/include/moedge_core.h; a test compares them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from moedge_runtime.errors import ConfigError
+
+ABI = 1
+"""MOEDGE_CORE_ABI."""
+
+LIBRARY = Path(__file__).with_name("libmoedge_core.so")
+"""Where a wheel and `pip install` put the library."""
+
+
+class Status(IntEnum):
+    """moedge_status without its prefix."""
+
+    OK = 0
+    BAD_OPTION = 1
+    BUDGET_TOO_SMALL = 2
+    EXPERT_DAMAGED = 3
+    READ_TIMEOUT = 4
+    BAD_INPUT = 5
+    OUT_OF_MEMORY = 6
+    FILE_UNUSABLE = 7
+
+
+class CoreError(ctypes.Structure):
+    """moedge_error."""
+
+    _fields_ = (
+        ("status", ctypes.c_int32),
+        ("os_error", ctypes.c_int32),
+        ("layer", ctypes.c_uint32),
+        ("expert", ctypes.c_uint32),
+        ("offset", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("message", ctypes.c_char * 256),
+    )
+
+
+class CoreOptions(ctypes.Structure):
+    """moedge_core_options."""
+
+    _fields_ = (
+        ("abi", ctypes.c_uint32),
+        ("layers", ctypes.c_uint32),
+        ("experts", ctypes.c_uint32),
+        ("top_k", ctypes.c_uint32),
+        ("hidden_size", ctypes.c_uint32),
+        ("intermediate_size", ctypes.c_uint32),
+        ("bits", ctypes.c_uint32),
+        ("block_size", ctypes.c_uint32),
+        ("symmetric", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("readers", ctypes.c_uint32),
+        ("max_tokens", ctypes.c_uint32),
+        ("direct", ctypes.c_uint32),
+        ("prefetch", ctypes.c_uint32),
+        ("read_timeout_ms", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("record_bytes", ctypes.c_uint64),
+        ("budget_bytes", ctypes.c_uint64),
+        ("path", ctypes.c_char_p),
+        ("crc32c", ctypes.POINTER(ctypes.c_uint32)),
+        ("isa", ctypes.c_char_p),
+    )
+
+
+class CoreStatistics(ctypes.Structure):
+    """moedge_core_statistics."""
+
+    _fields_ = (
+        ("calls", ctypes.c_uint64),
+        ("tokens", ctypes.c_uint64),
+        ("hits", ctypes.c_uint64),
+        ("misses", ctypes.c_uint64),
+        ("reads", ctypes.c_uint64),
+        ("read_bytes", ctypes.c_uint64),
+        ("prefetch_used", ctypes.c_uint64),
+        ("prefetch_unused", ctypes.c_uint64),
+        ("failed_reads", ctypes.c_uint64),
+        ("evictions", ctypes.c_uint64),
+        ("flash_wait_ns", ctypes.c_uint64),
+        ("compute_ns", ctypes.c_uint64),
+        ("queue_depth_sum", ctypes.c_uint64),
+        ("budget_bytes", ctypes.c_uint64),
+        ("used_bytes", ctypes.c_uint64),
+        ("slots", ctypes.c_uint32),
+        ("ring_slots", ctypes.c_uint32),
+        ("resident", ctypes.c_uint32),
+        ("pinned", ctypes.c_uint32),
+        ("direct", ctypes.c_uint32),
+        ("huge_pages", ctypes.c_uint32),
+    )
+
+
+_CORE = ctypes.c_void_p
+_ERROR = ctypes.POINTER(CoreError)
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "moedge_core_open": (ctypes.c_int, (ctypes.POINTER(CoreOptions), ctypes.POINTER(_CORE), _ERROR)),
+    "moedge_core_close": (None, (_CORE,)),
+    "moedge_core_compute": (
+        ctypes.c_int,
+        (_CORE, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _ERROR),
+    ),
+    "moedge_core_pin": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.c_uint32, _ERROR)),
+    "moedge_core_set_budget": (ctypes.c_int, (_CORE, ctypes.c_uint64, _ERROR)),
+    "moedge_core_counts": (None, (_CORE, ctypes.c_void_p)),
+    "moedge_core_get_statistics": (None, (_CORE, ctypes.POINTER(CoreStatistics))),
+    "moedge_core_isa": (ctypes.c_char_p, (_CORE,)),
+    "moedge_core_best_isa": (ctypes.c_char_p, ()),
+    "moedge_core_has_isa": (ctypes.c_int, (ctypes.c_char_p,)),
+}
+"""Result and arguments of each function; arrays are passed as addresses."""
+
+
+INSTRUCTION_SETS = ("scalar", "avx2", "avx512vnni", "neondot")
+"""All that the core has kernels for; `usable_instruction_sets` are those of this processor."""
+
+
+@cache
+def load_library(path: Path = LIBRARY) -> ctypes.CDLL:
+    """Load the core; its functions run without Python's global lock.
+
+    Raises:
+        ConfigError: It is not there, not for this system, or of another version than this Python code.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"The expert core is not built: there is no '{path}'. Install g++ and run `pip install` again, or install "
+            f"a wheel of moedge. `--experts numpy` computes without it, correctly and very slowly.",
+            key="core.not_built",
+        )
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ConfigError(
+            f"The expert core cannot be loaded: {error}. It was built for another system: install g++ and run "
+            f"`pip install` again, or install the wheel for this one.",
+            key="core.not_loadable",
+        ) from error
+    for name, (result, arguments) in _FUNCTIONS.items():
+        try:
+            function = getattr(library, name)
+        except AttributeError:
+            raise other_version(path, f"it has no function {name}") from None
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def usable_instruction_sets() -> list[str]:
+    """Those of `INSTRUCTION_SETS` that this build and this processor can use."""
+    library = load_library()
+    return [name for name in INSTRUCTION_SETS if library.moedge_core_has_isa(name.encode())]
+
+
+def other_version(path: Path, reason: str) -> ConfigError:
+    """The error for a library that does not belong to this Python code; `reason` is a clause."""
+    return ConfigError(
+        f"The expert core '{path}' is not of this moedge's version: {reason}. Run `pip install` again.",
+        key="core.version_differs",
+    )
