@@ -1,0 +1,71 @@
+"""What the machine can do: read bandwidth of its memory, and of its flash at our record size."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+MEMORY_BYTES = 512 << 20
+"""Read by each thread at once; far more than any cache."""
+
+
+def memory_bandwidth(threads: int, rounds: int = 3) -> float:
+    """Bytes a second that `threads` read together; the best of `rounds`.
+
+    memchr of the C library looks for a byte that is not there, which is one pass at the speed of memory.
+    """
+    libc = ctypes.CDLL(None)
+    libc.memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    libc.memchr.restype = ctypes.c_void_p
+    buffers = [np.zeros(MEMORY_BYTES, np.uint8) for _ in range(threads)]
+    for buffer in buffers:
+        buffer[:] = 1
+
+    def read(thread: int) -> None:
+        found = libc.memchr(buffers[thread].ctypes.data, 7, MEMORY_BYTES)
+        assert found is None
+
+    return threads * MEMORY_BYTES / min(_together(threads, read) for _ in range(rounds))
+
+
+def flash_bandwidth(path: Path, record_bytes: int, count: int, threads: int, seed: int) -> float:
+    """Bytes a second of `count` O_DIRECT reads of random records of `path`, `threads` at a time."""
+    records = path.stat().st_size // record_bytes
+    wanted = np.random.default_rng(seed).permutation(records)[:count].tolist()
+    remaining = iter(wanted)
+    lock = threading.Lock()
+    file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    buffers = [mmap.mmap(-1, record_bytes) for _ in range(threads)]
+    for buffer in buffers:
+        buffer.write(b"\0" * record_bytes)
+
+    def read(thread: int) -> None:
+        while True:
+            with lock:
+                record = next(remaining, None)
+            if record is None:
+                return
+            got = os.preadv(file, [buffers[thread]], record * record_bytes)
+            assert got == record_bytes
+
+    seconds = _together(threads, read)
+    os.close(file)
+    return len(wanted) * record_bytes / seconds
+
+
+def _together(threads: int, work: Callable[[int], None]) -> float:
+    """Seconds until `work` has returned in all threads."""
+    workers = [threading.Thread(target=work, args=(thread,)) for thread in range(threads)]
+    start = perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return perf_counter() - start
