@@ -24,9 +24,9 @@ struct Kernels {
   // The kernel for `rows` activation rows, 1 to max_rows.
   TileKernel (*tile)(uint32_t bits, uint32_t block, bool symmetric, uint32_t rows);
 
-  // One activation row: for each block its int8 values (largest magnitude 127), the float scale, and as int32
-  // `factor` times the sum of the values. What the last block lacks is zero.
-  // Returns false if a value is not finite.
+  // One activation row: for each block its int8 values (the one of the largest magnitude is −128), the float scale, and
+  // as int32 `factor` times the sum of the values. What the last block lacks is zero. Returns false if a value is not
+  // finite.
   bool (*quantize)(const float* x, uint32_t count, uint32_t block, int32_t factor, uint8_t* row);
 
   // out[i] = silu(x[i]) * x[16 + i] for i < 16.

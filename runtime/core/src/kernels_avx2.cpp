@@ -35,7 +35,7 @@ struct Avx2 {
   static I low_nibbles(I packed) { return _mm256_and_si256(packed, _mm256_set1_epi8(0x0F)); }
   static I high_nibbles(I packed) { return low_nibbles(_mm256_srli_epi32(packed, 4)); }
   static I byte_weights(I packed) { return packed; }
-  // Two products of at most 15 × 127 fit into the 16 bits of a pair; two of 255 × 127 do not.
+  // Two products of at most 15 × 128 fit into the 16 bits of a pair; two of 255 × 128 do not.
   static I dot4(I acc, I weights, I inputs) {
     const I pairs = _mm256_maddubs_epi16(weights, inputs);
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

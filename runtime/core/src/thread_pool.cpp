@@ -1,8 +1,24 @@
 #include "thread_pool.hpp"
 
-namespace moedge {
+#include <pthread.h>
+#include <sched.h>
 
-ThreadPool::ThreadPool(uint32_t threads) {
+namespace moedge {
+namespace {
+
+std::vector<int> usable_processors() {
+  std::vector<int> processors;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return processors;
+  for (int processor = 0; processor < CPU_SETSIZE; ++processor) {
+    if (CPU_ISSET(processor, &set)) processors.push_back(processor);
+  }
+  return processors;
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(uint32_t threads) : processors_(usable_processors()) {
   try {
     for (uint32_t i = 1; i < threads; ++i) threads_.emplace_back([this] { loop(); });
   } catch (...) {
@@ -27,6 +43,7 @@ void ThreadPool::run(const std::function<void()>& work) {
     work();
     return;
   }
+  place();
   {
     const std::lock_guard lock(mutex_);
     work_ = &work;
@@ -37,6 +54,22 @@ void ThreadPool::run(const std::function<void()>& work) {
   std::unique_lock lock(mutex_);
   work_ = nullptr;
   end_.wait(lock, [this] { return active_ == 0; });
+}
+
+// Moves the threads when the caller has moved. A refusal of the kernel costs speed only.
+void ThreadPool::place() {
+  const int caller = sched_getcpu();
+  if (caller == callers_ || caller < 0 || processors_.size() < 2) return;
+  callers_ = caller;
+  size_t next = 0;
+  for (std::thread& thread : threads_) {
+    if (processors_[next] == caller) next = (next + 1) % processors_.size();
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(processors_[next], &set);
+    pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);
+    next = (next + 1) % processors_.size();
+  }
 }
 
 void ThreadPool::loop() {

@@ -26,6 +26,10 @@ class ThreadPool {
  private:
   void stop();
   void loop();
+  void place();
+
+  std::vector<int> processors_;  // that this process may use
+  int callers_ = -1;             // processor on which the caller was last seen
 
   std::mutex mutex_;
   std::condition_variable begin_;

@@ -230,6 +230,23 @@ TEST_F(CoreTest, InputThatCannotBeComputedIsRefusedAndTheNextCallWorks) {
   }
 }
 
+TEST_F(CoreTest, ActivationsThatOverflowInsideAnExpertAreRefusedAndTheNextCallWorks) {
+  for (const uint32_t tokens : {1, 20}) {
+    Machine machine(model_, {.budget_bytes = budget_for(3)});
+    const Call good = make_call(shape_, 0, tokens, random_);
+    const auto wanted = run(*machine.core, shape_, {good});
+    Call large = good;
+    for (float& value : large.input) value *= 1e38F;
+    try {
+      compute(*machine.core, shape_, large);
+      ADD_FAILURE() << "it was accepted";
+    } catch (const CoreError& error) {
+      EXPECT_EQ(error.status, MOEDGE_BAD_INPUT);
+    }
+    EXPECT_EQ(run(*machine.core, shape_, {good}), wanted);
+  }
+}
+
 TEST_F(CoreTest, APinOfAnExpertThatDoesNotExistIsRefusedAndTheOldPinsStay) {
   Machine machine(model_, {.budget_bytes = budget_for(4)});
   machine.core->pin(std::vector<uint32_t>{7});

@@ -32,13 +32,13 @@ double weight_at(const Quantization& quantization, const uint8_t* weight, const 
   if (quantization.bits == 4) {
     const uint32_t c = in_block / 8;
     const uint32_t j = in_block % 4;
-    const uint8_t byte = weight[(((size_t{k} * 2 + half) * (b / 8) + c) * 16 + r) * 4 + j];
+    const uint8_t byte = weight[(((size_t{k} * (b / 8) + c) * 2 + half) * 16 + r) * 4 + j];
     stored = in_block % 8 < 4 ? byte & 15 : byte >> 4;
     if (!quantization.symmetric) zero_point = half == 0 ? zero[k * 16 + r] & 15 : zero[k * 16 + r] >> 4;
   } else {
     const uint32_t c = in_block / 4;
     const uint32_t j = in_block % 4;
-    stored = weight[(((size_t{k} * 2 + half) * (b / 4) + c) * 16 + r) * 4 + j];
+    stored = weight[(((size_t{k} * (b / 4) + c) * 2 + half) * 16 + r) * 4 + j];
     if (!quantization.symmetric) zero_point = zero[(k * 2 + half) * 16 + r];
   }
   return (stored - zero_point) * half_value(scale[(k * 2 + half) * 16 + r]);

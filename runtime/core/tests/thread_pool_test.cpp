@@ -1,6 +1,7 @@
 #include "thread_pool.hpp"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -48,6 +49,22 @@ TEST(ThreadPool, NobodyWorksAfterRunHasReturned) {
     ASSERT_GE(begun, 1);
     ASSERT_LE(begun, 4);
   }
+}
+
+TEST(ThreadPool, WorksOnOneProcessor) {
+  cpu_set_t all;
+  ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  if (sched_setaffinity(0, sizeof one, &one) != 0) GTEST_SKIP() << "the processor cannot be chosen";
+  {
+    ThreadPool pool(3);
+    std::atomic<int> begun{0};
+    for (int turn = 0; turn < 100; ++turn) pool.run([&] { ++begun; });
+    EXPECT_GE(begun, 100);
+  }
+  sched_setaffinity(0, sizeof all, &all);
 }
 
 TEST(ThreadPool, ANeverUsedPoolEnds) { ThreadPool pool(8); }

@@ -88,7 +88,7 @@ class ExpertMatrix:
         halves = (self.tiles, self.blocks, 2, HALF_ROWS)
         if self.precision.bits == 32:
             return [ExpertArray(f"{self.name}.weight", np.dtype(np.float32), halves)]
-        weight = (self.tiles, self.blocks, 2, self.block_words, HALF_ROWS, WORD.itemsize)
+        weight = (self.tiles, self.blocks, self.block_words, 2, HALF_ROWS, WORD.itemsize)
         return self._quantized(weight, halves, (self.tiles, self.blocks, HALF_ROWS) if self._is_4_bit else halves)
 
     def pack(self, arrays: Mapping[str, Array], views: Mapping[str, Array]) -> None:
@@ -148,7 +148,8 @@ class ExpertMatrix:
 
     def _words_of(self, weight: Array) -> Words:
         """A view of the packed weights as words [tiles, blocks, 2, block_words, 16]."""
-        return weight.view(WORD).reshape(self.tiles, self.blocks, 2, self.block_words, HALF_ROWS)
+        words: Words = weight.view(WORD).reshape(self.tiles, self.blocks, self.block_words, 2, HALF_ROWS)
+        return words.swapaxes(2, 3)
 
     def _whole_tiles(self, array: Array, row_bytes: int) -> npt.NDArray[Any]:
         """The array [rows, …] with zeros up to whole tiles of rows of `row_bytes`."""

@@ -35,7 +35,7 @@ def test_views_share_memory_with_the_record() -> None:
     section = next(s for s in layout.sections if s.name == "fc2.scale")
     assert record[section.offset : section.offset + section.nbytes].any()
     assert views["fc1.zero_point"].shape == (2, 2, 16)
-    assert views["fc2.weight"].shape == (2, 1, 2, 4, 16, 4)
+    assert views["fc2.weight"].shape == (2, 1, 4, 2, 16, 4)
 
 
 def test_row_major_arrays_have_the_shapes_of_qmoe_and_the_order_of_the_sections() -> None:

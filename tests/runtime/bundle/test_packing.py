@@ -141,7 +141,7 @@ class Documented:
         chunks = self.block // per_chunk
         content = bytearray(self.tiles * self.blocks * 2 * chunks * 16 * 4)
         for (t, h, r, row), k, c, j in product(self.rows(), range(self.blocks), range(chunks), range(4)):
-            place = ((((t * self.blocks + k) * 2 + h) * chunks + c) * 16 + r) * 4 + j
+            place = ((((t * self.blocks + k) * chunks + c) * 2 + h) * 16 + r) * 4 + j
             first = k * self.block + per_chunk * c + j
             content[place] = self.integer("weight", row, first, self.inputs)
             if self.bits == 4:

@@ -29,10 +29,11 @@ def rms(x: np.ndarray) -> float:
 
 
 def int8_activations(x: np.ndarray, block_size: int) -> np.ndarray:
-    """What is left of `x` when every block of a row is stored as int8 with its largest magnitude at 127."""
+    """What is left of `x` when every block of a row is stored as int8 with the value of largest magnitude at -128."""
     padded = np.pad(x, ((0, 0), (0, -x.shape[1] % block_size))).reshape(x.shape[0], -1, block_size)
-    scale = np.abs(padded).max(axis=2, keepdims=True) / np.float32(127)
-    steps = np.rint(padded / np.where(scale == 0, 1, scale))
+    largest = np.take_along_axis(padded, np.abs(padded).argmax(axis=2, keepdims=True), axis=2)
+    scale = largest / np.float32(-128)
+    steps = np.minimum(np.rint(padded / np.where(scale == 0, 1, scale)), 127)
     return (steps * scale).reshape(x.shape[0], -1)[:, : x.shape[1]].astype(np.float32)
 
 
