@@ -14,7 +14,7 @@ import onnx
 from moedge_runtime.bundle import Bundle, Precision
 from moedge_runtime.inference.expert_core import NativeExperts
 from moedge_runtime.inference.experts import NumpyExperts
-from moedge_runtime.inference.onnx_session import configure_threads, open_session
+from moedge_runtime.inference.onnx_session import open_session
 from onnx import TensorProto, helper
 
 from expert_core.limits import memory_bandwidth
@@ -40,7 +40,6 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 def kernels(directory: Path) -> bool:
     """Run all of it; whether every bound was kept."""
-    configure_threads(THREADS)
     ok = True
     for bits, block in ((4, 32), (4, 128), (8, 32), (8, 128)):
         bundle = write_records(directory / f"layer-int{bits}-{block}", 1, Precision(bits=bits, block_size=block))
@@ -97,7 +96,7 @@ def handover(core: NativeExperts, directory: Path, turns: int = 200) -> bool:
     for seed in range(DENSE_GRAPHS):
         path = directory / f"dense-{seed}.onnx"
         _write_dense(path, seed)
-        graphs.append(open_session(path))
+        graphs.append(open_session(path, threads=THREADS))
     hidden = np.random.default_rng(0).standard_normal((1, HIDDEN), dtype=np.float32)
     inputs = _inputs(1, 16)
 
@@ -135,7 +134,7 @@ def qmoe_session(bundle: Bundle, path: Path) -> Any:
         expert_weight_bits=layout.precision.bits, block_size=layout.precision.block_size,
     )  # fmt: skip
     _save(path, [node], {"x": HIDDEN, "logits": EXPERTS}, weights)
-    return open_session(path)
+    return open_session(path, threads=THREADS)
 
 
 def _write_dense(path: Path, seed: int) -> None:

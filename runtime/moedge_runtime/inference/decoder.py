@@ -71,16 +71,18 @@ class Decoder(Protocol):
 class PagedDecoder:
     """Layer after layer: attention and router in ONNX Runtime, experts in an `ExpertBank`, DeepStack in between."""
 
-    def __init__(self, bundle: Bundle, experts: ExpertBank, max_context: int, provider: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, experts: ExpertBank, max_context: int, provider: str = "cpu", threads: int | None = None
+    ) -> None:
         graphs, text = bundle.manifest.graphs, bundle.manifest.model.text
         assert graphs.head is not None
         self.cache = KvCache(text, max_context, kv_device(provider))
         self._experts = experts
         self._rotary = RotaryTable(text.head_dim, text.rope_theta, text.mrope_section)
         self._text = text
-        self._layers: list[Any] = [open_session(bundle.file(graph), provider) for graph in graphs.layers]
+        self._layers: list[Any] = [open_session(bundle.file(graph), provider, threads) for graph in graphs.layers]
         self._one_token = LayerRunner(self._layers, text, self.cache, 1)
-        self._head: Any = open_session(bundle.file(graphs.head), provider)
+        self._head: Any = open_session(bundle.file(graphs.head), provider, threads)
 
     def forward(self, tokens: DecoderInput, should_stop: ShouldStop | None = None) -> FloatArray:
         """See `Decoder.forward`; asks `should_stop` before every layer."""
@@ -113,12 +115,12 @@ class PagedDecoder:
 class InlineDecoder:
     """The whole decoder as one graph with its experts inside: for machines with the memory, and as the reference."""
 
-    def __init__(self, bundle: Bundle, max_context: int, provider: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, max_context: int, provider: str = "cpu", threads: int | None = None) -> None:
         graphs, model = bundle.manifest.graphs, bundle.manifest.model
         assert graphs.model is not None
         self.cache = KvCache(model.text, max_context, kv_device(provider))
         self._taps = len(model.vision.deepstack_visual_indexes)
-        self._session: Any = open_session(bundle.file(graphs.model), provider)
+        self._session: Any = open_session(bundle.file(graphs.model), provider, threads)
         self._logits = np.empty((1, 1, model.text.vocab_size), np.float32)
         self._binding: Any = self._session.io_binding()
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))

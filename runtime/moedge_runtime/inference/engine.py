@@ -23,7 +23,7 @@ from moedge_runtime.inference.expert_core.memory import rest_of_model
 from moedge_runtime.inference.experts import ExpertBank, NumpyExperts
 from moedge_runtime.inference.generation import Generated, Generation, OnText, TokenChooser
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings, ProcessedImage
-from moedge_runtime.inference.onnx_session import configure_threads, providers_for
+from moedge_runtime.inference.onnx_session import providers_for, thread_count
 from moedge_runtime.inference.positions import image_tokens, mrope_positions
 from moedge_runtime.inference.prompt import Prompt
 from moedge_runtime.inference.request import DEFAULT_NUMPY_BYTES, Answer, AskRequest, EngineOptions, Timing
@@ -60,7 +60,7 @@ class Engine:
         self._checker = RequestChecker(bundle, decoder.cache.capacity, options.max_pixels)
         settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
         self._image_processor = ImageProcessor(settings, options.max_pixels)
-        self._vision = VisionEncoder(bundle, options.provider)
+        self._vision = VisionEncoder(bundle, options.provider, options.threads)
         self._embedding = EmbeddingTable(bundle)
         self._lock = threading.Lock()
         self._cached: list[int] = []  # tokens of the text prefix that the KV cache holds
@@ -77,8 +77,7 @@ class Engine:
         options = options or EngineOptions()
         options = replace(options, max_context=context_of(opened, options.max_context))
         providers_for(options.provider)
-        threads = configure_threads(options.threads)
-        experts = _open_experts(opened, options, threads)
+        experts = _open_experts(opened, options, thread_count(options.threads))
         opening: Decoder | ExpertBank | None = experts
         try:
             opening = decoder = _open_decoder(opened, options, experts)
@@ -285,8 +284,8 @@ def _open_experts(bundle: Bundle, options: EngineOptions, threads: int) -> Exper
 def _open_decoder(bundle: Bundle, options: EngineOptions, experts: ExpertBank | None) -> Decoder:
     max_context = context_of(bundle, options.max_context)
     if experts is None:
-        return InlineDecoder(bundle, max_context, options.provider)
-    return PagedDecoder(bundle, experts, max_context, options.provider)
+        return InlineDecoder(bundle, max_context, options.provider, options.threads)
+    return PagedDecoder(bundle, experts, max_context, options.provider, options.threads)
 
 
 class _Clock:

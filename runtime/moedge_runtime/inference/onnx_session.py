@@ -1,14 +1,13 @@
-"""ONNX Runtime sessions of one process: one thread pool for all of them, and a checked execution provider.
+"""ONNX Runtime sessions: pools that do not spin between calls, and a checked execution provider.
 
-Every session of a layer having its own spinning pool costs 1,059 ms a token; one shared pool costs 39 to 45 ms (48
-layers, onnxruntime 1.32, 2 cores, 2026-11-23). The GPU providers are configured here but have not been run by us: no
-machine with a GPU was at hand.
+Every session has a pool of its own, whose threads stop spinning when its call ends, since the cores then belong to the
+experts or to the next layer. Why not one pool for all of them: docs/decisions/0007-thread-pools.md. The GPU providers
+are configured here but have not been run by us: no machine with a GPU was at hand.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,19 @@ PROVIDERS: dict[str, tuple[str, ...]] = {
 }
 """Execution providers by the name used in options, in the order in which ONNX Runtime tries them."""
 
-_lock = threading.Lock()
-_pool_threads: int | None = None
 
-
-def configure_threads(threads: int | None) -> int:
-    """Size the thread pool that all sessions of this process share.
-
-    ONNX Runtime fixes the pool when the first session is made, so the first call decides.
+def thread_count(threads: int | None) -> int:
+    """Threads that compute.
 
     Args:
-        threads: Threads that compute; None for one a core that this process may use.
-
-    Returns:
-        The size of the pool.
+        threads: The option's value; None for one a core that this process may use.
 
     Raises:
-        ConfigError: `threads` is below 1, or differs from the pool that exists already.
+        ConfigError: `threads` is below 1.
     """
-    global _pool_threads  # noqa: PLW0603  the pool itself is global to the process
     if threads is not None and threads < 1:
         raise ConfigError(f"threads={threads} is not possible. Set at least 1, or nothing for one a core.")
-    with _lock:
-        if _pool_threads is None:
-            _pool_threads = threads or _available_cores()
-            ort.set_global_thread_pool_sizes(_pool_threads, 1)
-        elif threads is not None and threads != _pool_threads:
-            raise ConfigError(
-                f"threads={threads} differs from the {_pool_threads} threads that this process already computes with. "
-                f"Use the same number for every engine of a process."
-            )
-        return _pool_threads
+    return _available_cores() if threads is None else threads
 
 
 def providers_for(name: str, available: list[str] | None = None) -> list[str]:
@@ -84,19 +65,22 @@ def kv_device(provider: str) -> str:
     return "cpu" if provider == "cpu" else "cuda"
 
 
-def open_session(path: Path, provider: str = "cpu") -> Any:
-    """An `onnxruntime.InferenceSession` on the shared thread pool.
+def open_session(path: Path, provider: str = "cpu", threads: int | None = None) -> Any:
+    """An `onnxruntime.InferenceSession`.
 
-    Worker threads stop spinning when no session runs: between two layers the cores belong to the experts.
+    Args:
+        path: The graph.
+        provider: A key of `PROVIDERS`.
+        threads: See `thread_count`.
 
     Raises:
         BundleError: The file is no graph that this ONNX Runtime can load.
-        ConfigError: See `providers_for`.
+        ConfigError: See `providers_for` and `thread_count`.
     """
     providers = providers_for(provider)
-    configure_threads(None)
     options = ort.SessionOptions()
-    options.use_per_session_threads = False
+    options.intra_op_num_threads = thread_count(threads)
+    options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:

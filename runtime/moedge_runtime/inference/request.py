@@ -33,8 +33,8 @@ class EngineOptions:
     Attributes:
         max_context: Most tokens of a prompt and its answer; the KV cache is allocated for them at once. None for
             `DEFAULT_MAX_CONTEXT`, or less if the model cannot do that many.
-        threads: Threads of the process's one ONNX Runtime pool, and as many of the experts (64 at most), which compute
-            when it does not; None for one a core.
+        threads: Threads of ONNX Runtime, and as many of the experts (64 at most), which compute when it does not; None
+            for one a core.
         provider: Execution provider: `cpu`, `cuda` or `tensorrt`.
         max_pixels: Upper limit of an image's area after resizing; None for the checkpoint's own.
         reuse_prefix: Keep the KV cache of the text before the first image for the next question.

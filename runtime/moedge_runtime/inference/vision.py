@@ -28,8 +28,8 @@ class VisionFeatures:
 class VisionEncoder:
     """Runs vision.onnx."""
 
-    def __init__(self, bundle: Bundle, provider: str = "cpu") -> None:
-        self._session = open_session(bundle.file(bundle.manifest.graphs.vision), provider)
+    def __init__(self, bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> None:
+        self._session = open_session(bundle.file(bundle.manifest.graphs.vision), provider, threads)
 
     def encode(self, images: list[ProcessedImage]) -> VisionFeatures:
         """Features of all images of a prompt; at least one."""

@@ -1,9 +1,11 @@
 import subprocess
 import sys
 
+import numpy as np
+import onnx
 import pytest
 from moedge_runtime.errors import BundleError, ConfigError
-from moedge_runtime.inference.onnx_session import configure_threads, kv_device, open_session, providers_for
+from moedge_runtime.inference.onnx_session import kv_device, open_session, providers_for, thread_count
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "AzureExecutionProvider", "CPUExecutionProvider"]
 
@@ -32,20 +34,36 @@ def test_a_file_that_is_no_graph_is_a_bundle_error(tmp_path):
         open_session(tmp_path / "x.onnx")
 
 
-def test_the_pool_of_a_process_is_sized_once():
-    program = """
-from moedge_runtime.errors import ConfigError
-from moedge_runtime.inference.onnx_session import configure_threads
-assert configure_threads(1) == configure_threads(None) == configure_threads(1) == 1
-try:
-    configure_threads(3)
-except ConfigError as error:
-    print(error)
+def test_no_thread_of_a_session_spins_when_its_call_has_ended(tmp_path):
+    path = tmp_path / "product.onnx"
+    weights = onnx.numpy_helper.from_array(np.ones((1024, 4096), np.float32), "w")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1024])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4096])],
+        [weights],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), path)
+    program = f"""
+import threading, time
+from pathlib import Path
+import numpy as np
+from moedge_runtime.inference.onnx_session import open_session
+session = open_session(Path({str(path)!r}), threads=2)
+used = 0.0
+for _ in range(20):
+    session.run(None, {{"x": np.ones((1, 1024), np.float32)}})
+    before = time.process_time()
+    threading.Event().wait(0.02)
+    used += time.process_time() - before
+print(used)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "threads=3 differs from the 1 threads" in result.stdout
+    # A spinning thread uses a whole processor in the 0.4 s of rest.
+    assert float(result.stdout) < 0.2
 
 
 def test_no_threads_are_refused():
     with pytest.raises(ConfigError, match="threads=0"):
-        configure_threads(0)
+        thread_count(0)
