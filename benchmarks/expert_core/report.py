@@ -19,7 +19,7 @@ def report(
     **details: Any,
 ) -> bool:
     """Print the median of `values` with its spread; whether it keeps to the bound (True without one)."""
-    value = statistics.median(values)
+    value = float(statistics.median(values))
     line: dict[str, Any] = {"name": name, "value": _short(value), "unit": unit}
     ok = True
     if bound is not None:

@@ -25,10 +25,13 @@ class Router:
         self._rng = np.random.default_rng(seed)
         ranks = -np.log(np.arange(1, EXPERTS + 1))
         ranks = (ranks - ranks.mean()) / ranks.std()
-        self._popularity = skew * np.stack([ranks[self._rng.permutation(EXPERTS)] for _ in range(layers)])
+        ordered = [ranks[self._rng.permutation(EXPERTS)] for _ in range(layers)]
+        self._popularity = (skew * np.stack(ordered)).astype(np.float32)
 
     def logits(self, tokens: int) -> npt.NDArray[np.float32]:
         """float32 [layers, tokens, experts]."""
         layers = len(self._popularity)
-        noise = TOKEN_STD * self._rng.standard_normal((layers, tokens, EXPERTS), dtype=np.float32)
-        return (self._popularity[:, None] + noise).astype(np.float32)
+        logits = self._rng.standard_normal((layers, tokens, EXPERTS), dtype=np.float32)
+        logits *= TOKEN_STD
+        logits += self._popularity[:, None]
+        return logits

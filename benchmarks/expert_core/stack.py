@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from time import perf_counter
 
@@ -78,9 +79,9 @@ def stack(directory: Path, resident_s: dict[int, float]) -> bool:
             for kind, tokens, count in (("prefill", PREFILL_TOKENS, 1), ("decode", 1, DECODE_TOKENS)):
                 seconds, missed = np.sum([passes.run(tokens) for _ in range(count)], axis=0)
                 speeds.append(flash())
-                limit = max(missed / np.mean(speeds[-2:]), count * resident_s[tokens])
-                shares[kind].append(seconds / limit)
-                times[kind].append(seconds / count)
+                limit = max(float(missed) / statistics.mean(speeds[-2:]), count * resident_s[tokens])
+                shares[kind].append(float(seconds) / limit)
+                times[kind].append(float(seconds) / count)
         label = f"skew {skew}"
         for kind, values in shares.items():
             report(f"{label}: {kind}", times[kind], "s")
