@@ -148,8 +148,9 @@ class ExpertMatrix:
 
     def _words_of(self, weight: Array) -> Words:
         """A view of the packed weights as words [tiles, blocks, 2, block_words, 16]."""
-        words: Words = weight.view(WORD).reshape(self.tiles, self.blocks, self.block_words, 2, HALF_ROWS)
-        return words.swapaxes(2, 3)
+        words = weight.view(WORD).reshape(self.tiles, self.blocks, self.block_words, 2, HALF_ROWS)
+        halves: Words = words.swapaxes(2, 3)
+        return halves
 
     def _whole_tiles(self, array: Array, row_bytes: int) -> npt.NDArray[Any]:
         """The array [rows, …] with zeros up to whole tiles of rows of `row_bytes`."""
