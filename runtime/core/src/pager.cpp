@@ -379,6 +379,7 @@ void Pager::read_loop() {
     lock.lock();
     --reading_;
     last_progress_ns_ = now_ns();
+    count(end == SlotState::kReady ? statistics_.reads : statistics_.failed_reads);
     Slot& place = slots_[slot];
     if (place.abandoned) {
       clear(slot);
@@ -409,7 +410,6 @@ SlotState Pager::read_record(uint32_t slot, uint32_t key) {
       fail(slot, "its CRC-32C is " + hexadecimal(crc) + ", the manifest says " + hexadecimal(wanted), 0);
       return SlotState::kFailed;
     }
-    count(statistics_.reads);
     return SlotState::kReady;
   } catch (const std::exception& error) {
     fail(slot, std::string("its reader failed (") + error.what() + ")", 0);
@@ -439,7 +439,6 @@ bool Pager::read_part(uint32_t slot, uint64_t file_offset, uint64_t begin, uint6
 }
 
 void Pager::fail(uint32_t slot, std::string problem, int os_error) {
-  count(statistics_.failed_reads);
   slots_[slot].problem = std::move(problem);
   slots_[slot].os_error = os_error;
 }

@@ -30,7 +30,7 @@ std::vector<float> floats(FuzzedDataProvider& data, size_t count) {
   const auto kind = data.ConsumeIntegralInRange<int>(0, 2);
   if (kind == 0) {
     const std::vector<uint8_t> bytes = repeated(data, count * sizeof(float));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
+    if (count > 0) std::memcpy(values.data(), bytes.data(), bytes.size());
   } else {
     const float scale = kind == 1 ? 1.0F : 1e37F;
     uint32_t state = data.ConsumeIntegral<uint32_t>();
