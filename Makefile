@@ -56,7 +56,7 @@ format: $(VENV)/.installed-dev ## format the code and sort imports
 bench: demo ## size of the runtime-only environment and idle memory of the daemon
 	$(BIN)/python benchmarks/runtime_footprint.py
 
-bench-core: $(VENV)/.installed ## the expert core beside QMoE, memory and flash: 18 GB of records, half an hour, root
+bench-core: $(VENV)/.installed ## the expert core beside QMoE, memory and flash: 18 GB of records, minutes, root
 	PYTHONPATH=benchmarks $(BIN)/python -m expert_core out/bench-core
 
 quality: $(VENV)/.installed-dev $(VENV)/.installed-fonts ## exact answers of the demo model by precision, for docs/quality.md
