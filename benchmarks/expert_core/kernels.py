@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from moedge_export.inline import QMOE_INPUTS
 from moedge_runtime.bundle import Bundle, Precision
 from moedge_runtime.inference.expert_core import NativeExperts
 from moedge_runtime.inference.experts import NumpyExperts
@@ -30,10 +31,6 @@ HANDOVER_BOUND_US = 60.0
 DENSE_GRAPHS = 8
 """In turn: more weights than the processor's cache holds, as in a model of 48 layers."""
 ERROR_TOKENS = 64
-
-QMOE_INPUTS = {
-    "fc1.weight": 2, "fc1.scale": 3, "fc2.weight": 5, "fc2.scale": 6, "fc1.zero_point": 11, "fc2.zero_point": 12,
-}  # fmt: skip
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 

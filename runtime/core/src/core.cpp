@@ -177,11 +177,13 @@ void Core::work() {
   }
 }
 
+// The first job that may be unfinished. A decode finishes its jobs in any order.
+uint32_t Core::first_open_job() const { return keep_ ? 0 : cursor_.load(std::memory_order_acquire); }
+
 // Does one task; false if there is none now.
 bool Core::step() {
-  const uint32_t cursor = cursor_.load(std::memory_order_acquire);
-  const uint32_t begin = keep_ ? 0 : cursor;
-  const uint32_t end = keep_ ? job_count_ : std::min(job_count_, cursor + kWindow);
+  const uint32_t begin = first_open_job();
+  const uint32_t end = keep_ ? job_count_ : std::min(job_count_, begin + kWindow);
   for (uint32_t index = begin; index < end; ++index) {
     if (step(index)) return true;
   }
@@ -229,23 +231,26 @@ void Core::finish(uint32_t index) {
 }
 
 void Core::wait_for_events(uint32_t seen) {
-  const bool caller = std::this_thread::get_id() == caller_;
+  const std::optional<uint32_t> job = unread_job();
   const auto start = Clock::now();
   events_.wait(seen, kPatience, running_.load(std::memory_order_relaxed) > 0);
-  if (!caller) return;
+  if (std::this_thread::get_id() != caller_ || !job) return;
   waited_ns_ += ns_since(start);
   if (options_.read_timeout_ms == 0 || events_.now() != seen) return;
-  // Nothing happened for a while: is it the flash?
-  for (uint32_t index = 0; index < job_count_; ++index) {
-    const int32_t slot = pager_.slot(index);
-    const bool loading = slot < 0 || pager_.state(slot) < SlotState::kReady;
-    if (!loading || jobs_[index].fc2_done == fc2_tasks_) continue;
-    const int64_t now = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
-    if (now - pager_.last_progress_ns() > static_cast<int64_t>(options_.read_timeout_ms) * 1000000) {
-      fail(pager_.timeout(index, options_.read_timeout_ms));
-    }
-    return;
+  const int64_t now = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+  if (now - pager_.last_progress_ns() > static_cast<int64_t>(options_.read_timeout_ms) * 1000000) {
+    fail(pager_.timeout(*job, options_.read_timeout_ms));
   }
+}
+
+// The first job whose record is not in memory yet, if there is one.
+std::optional<uint32_t> Core::unread_job() const {
+  for (uint32_t index = first_open_job(); index < job_count_; ++index) {
+    if (jobs_[index].fc2_done.load(std::memory_order_acquire) == fc2_tasks_) continue;
+    const int32_t slot = pager_.slot(index);
+    if (slot < 0 || pager_.state(slot) < SlotState::kReady) return index;
+  }
+  return std::nullopt;
 }
 
 void Core::fail(const CoreError& error) {

@@ -61,6 +61,8 @@ class Core {
   uint64_t fixed_bytes() const;
   SlotCounts slots_for(uint64_t budget_bytes) const;
   void work();
+  uint32_t first_open_job() const;
+  std::optional<uint32_t> unread_job() const;
   bool step();
   bool step(uint32_t index);
   void run_fc1(uint32_t index, const uint8_t* record, uint32_t task);

@@ -68,8 +68,10 @@ TEST_F(CoreTest, ResidentExpertsAreNotReadAgain) {
   run(*machine.core, shape_, calls);
   const uint32_t reads = machine.disk->reads_of_all();
   EXPECT_LE(reads, 30U);
+  const uint64_t waited = machine.core->statistics().flash_wait_ns;
   run(*machine.core, shape_, calls);
   EXPECT_EQ(machine.disk->reads_of_all(), reads);
+  EXPECT_EQ(machine.core->statistics().flash_wait_ns, waited) << "waiting for another thread is no waiting for flash";
 }
 
 TEST_F(CoreTest, ADecodeSetSurvivesAPrefill) {

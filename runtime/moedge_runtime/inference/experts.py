@@ -70,13 +70,15 @@ class ExpertStatistics:
 
     def __sub__(self, earlier: ExpertStatistics) -> ExpertStatistics:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in _COUNTERS:
+        for name in values.keys() - _STATE:
             values[name] -= getattr(earlier, name)
         return ExpertStatistics(**values)
 
 
-_COUNTERS = [field.name for field in fields(ExpertStatistics)][:13]
-"""The fields that only grow: `calls` to `compute_ms`."""
+_STATE = frozenset(
+    ("budget_bytes", "used_bytes", "resident", "pinned", "slots", "ring_slots", "direct", "huge_pages"),
+)
+"""The fields that say how things are now; all others only grow."""
 
 
 class ExpertBank(Protocol):
