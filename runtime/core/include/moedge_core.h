@@ -1,8 +1,8 @@
 /* The C interface of the expert core: experts paged from flash into a byte budget and computed there.
  *
  * docs/expert-core.md describes records, threads and guarantees. No function throws; those that can fail return a
- * status and fill `error`. A core belongs to one caller at a time for compute, pin and set_budget; statistics and
- * counts may be read from any thread at any time.
+ * status and fill `error`. A core belongs to one caller at a time for compute, pin, set_budget, preload and
+ * set_counts; statistics and counts may be read from any thread at any time.
  */
 #ifndef MOEDGE_CORE_H
 #define MOEDGE_CORE_H
@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define MOEDGE_CORE_ABI 1
+#define MOEDGE_CORE_ABI 2
 
 typedef struct moedge_core moedge_core;
 
@@ -59,7 +59,7 @@ typedef struct {
   uint64_t budget_bytes;  /* of everything the core allocates; 0: room for all experts */
   const char* path;       /* experts.bin */
   const uint32_t* crc32c; /* [layers * experts] of whole records; copied */
-  const char* isa;        /* "scalar", "avx2", "avx512vnni", "neondot"; NULL: the best that this processor has */
+  const char* isa;        /* "scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm"; NULL: the best here */
 } moedge_core_options;
 
 typedef struct {
@@ -71,6 +71,9 @@ typedef struct {
   uint64_t read_bytes;
   uint64_t prefetch_used;   /* records read ahead and then computed with */
   uint64_t prefetch_unused; /* ... thrown away */
+  uint64_t preloaded;       /* records that preload began to read */
+  uint64_t preloaded_bytes; /* of these records */
+  uint64_t preload_used;    /* of these, computed with or waited for by a call */
   uint64_t failed_reads;    /* I/O errors, short reads and checksum mismatches */
   uint64_t evictions;
   uint64_t flash_wait_ns;   /* of the calling thread: nothing to compute, a read outstanding */
@@ -111,8 +114,20 @@ moedge_status moedge_core_pin(moedge_core* core, const uint32_t* keys, uint32_t 
 /* Change the budget; what no longer fits is dropped, pinned experts last. The old one stays in force on an error. */
 moedge_status moedge_core_set_budget(moedge_core* core, uint64_t budget_bytes, moedge_error* error);
 
+/* The flash is idle until the next call: start to read what the next calls will probably need, and return at once.
+ * Pinned experts come first, then, into free places, those that were used most often and most recently, then, as far
+ * as the ring goes, what a prefill of the first layer needs first. Only a pinned expert takes the place of another.
+ * The next compute, set_budget or close ends it: reads under way are finished and used, no other is begun. A record
+ * that cannot be read fails nothing; a compute that needs it reads it again. */
+moedge_status moedge_core_preload(moedge_core* core, moedge_error* error);
+
 /* How often each expert was chosen by a token: uint64 [layers * experts], since the core was opened. */
 void moedge_core_counts(const moedge_core* core, uint64_t* counts);
+
+/* Start from the counts of an earlier run: experts count as used in proportion, for preload and for what stays, and
+ * moedge_core_counts goes on from here.
+ *   counts         uint64 [layers * experts] */
+void moedge_core_set_counts(moedge_core* core, const uint64_t* counts);
 
 void moedge_core_get_statistics(const moedge_core* core, moedge_core_statistics* statistics);
 

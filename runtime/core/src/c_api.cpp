@@ -64,6 +64,12 @@ void within(const char* name, uint64_t value, uint64_t least, uint64_t most) {
                                          grouped(most) + " are possible");
 }
 
+// A row of four-bit weights is stored two values a byte.
+void even(const char* name, uint64_t value) {
+  if (value % 2 == 0) return;
+  throw CoreError(MOEDGE_BAD_OPTION, std::string(name) + "=" + grouped(value) + "; at 4 bits it must be even");
+}
+
 const moedge::Kernels& kernels_for(const char* isa) {
   if (isa == nullptr) return moedge::best_kernels();
   const moedge::Kernels* kernels = moedge::find_kernels(isa);
@@ -101,6 +107,10 @@ std::unique_ptr<moedge_core> make(const moedge_core_options& options) {
     quantization.block = 32;
   } else if (options.block_size != 32 && options.block_size != 64 && options.block_size != 128) {
     throw CoreError(MOEDGE_BAD_OPTION, "block_size=" + grouped(options.block_size) + "; 32, 64 and 128 are possible");
+  }
+  if (options.bits == 4) {
+    even("hidden_size", options.hidden_size);
+    even("intermediate_size", options.intermediate_size);
   }
   const auto layout = moedge::RecordLayout::make(options.hidden_size, options.intermediate_size, quantization);
   if (layout.record_bytes != options.record_bytes) {
@@ -152,6 +162,12 @@ MOEDGE_EXPORT moedge_status moedge_core_pin(moedge_core* core, const uint32_t* k
 MOEDGE_EXPORT moedge_status moedge_core_set_budget(moedge_core* core, uint64_t budget_bytes, moedge_error* error) {
   return guarded(error, [&] { core->core.set_budget(budget_bytes); });
 }
+
+MOEDGE_EXPORT moedge_status moedge_core_preload(moedge_core* core, moedge_error* error) {
+  return guarded(error, [&] { core->core.preload(); });
+}
+
+MOEDGE_EXPORT void moedge_core_set_counts(moedge_core* core, const uint64_t* counts) { core->core.set_counts(counts); }
 
 MOEDGE_EXPORT void moedge_core_counts(const moedge_core* core, uint64_t* counts) { core->core.counts(counts); }
 

@@ -15,6 +15,9 @@ constexpr std::chrono::milliseconds kPatience{50};
 constexpr std::chrono::milliseconds kForEver{1000LL * 3600 * 24 * 365};
 // Pages of a thread's stack that are ever touched.
 constexpr uint64_t kThreadBytes = 64 << 10;
+// Of the routing for a pick, and of all tables for a record.
+constexpr uint64_t kPickBytes = 12;
+constexpr uint64_t kTableBytes = 256;
 // Rows that a TileKernel of any instruction set takes at once, and tiles of an fc1 task with blocks of 128.
 constexpr uint32_t kMostRows = 8;
 constexpr uint32_t kMostBlock = 128;
@@ -50,50 +53,47 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
       fc1_tiles_of_task_(fc1_tiles_of_task(layout.quantization)),
       fc1_tasks_(divide_up(layout.fc1.tiles, fc1_tiles_of_task_)),
       fc2_tasks_(divide_up(layout.fc2.tiles, kFc2TilesOfTask)),
-      pager_(std::move(source), std::move(file), options.top_k, options.readers, options.prefetch, events_),
+      buffer_bytes_(buffer_bytes(options, layout, file)),
+      pager_(slots_for(options.budget_bytes), std::move(source), std::move(file), options.top_k, options.readers,
+             options.prefetch, events_),
       pool_(options.threads) {
-  const uint32_t kept_rows = std::min(kMostTokensKept, options.max_tokens) * options.top_k;
   routing_.reserve(options.max_tokens, experts_, options.top_k);
-  inputs_.resize(options.max_tokens * input_row_bytes_);
-  activated_.resize(std::max(kWindow * options.max_tokens, kept_rows) * activated_row_bytes_);
-  kept_.resize(size_t{kept_rows} * layout.hidden);
+  inputs_.resize(buffer_bytes_.inputs);
+  activated_.resize(buffer_bytes_.activated);
+  kept_.resize(buffer_bytes_.kept / sizeof(float));
   chosen_experts_.reserve(experts_);
   jobs_ = std::make_unique<Job[]>(experts_);
   counts_ = std::make_unique<std::atomic<uint64_t>[]>(uint64_t{layers_} * experts_);
-  set_budget(options.budget_bytes);
+  budget_bytes_ = bytes_in_force(options.budget_bytes, pager_.counts());
 }
 
 // --- the budget ------------------------------------------------------------------------------------------------------
 
-uint64_t Core::fixed_bytes() const {
-  const uint64_t records = uint64_t{layers_} * experts_;
-  const uint64_t picks = uint64_t{options_.max_tokens} * options_.top_k;
-  return inputs_.size() + activated_.size() + kept_.size() * sizeof(float) + picks * 12 + records * 256 +
-         experts_ * sizeof(Job) + (options_.threads + options_.readers) * kThreadBytes;
+Core::BufferBytes Core::buffer_bytes(const CoreOptions& options, const RecordLayout& layout, const RecordFile& file) {
+  const uint64_t kept_rows = uint64_t{std::min(kMostTokensKept, options.max_tokens)} * options.top_k;
+  const uint64_t activated_rows = std::max(uint64_t{kWindow} * options.max_tokens, kept_rows);
+  BufferBytes bytes;
+  bytes.inputs = options.max_tokens * activation_row_bytes(layout.hidden, layout.quantization);
+  bytes.activated = activated_rows * activation_row_bytes(layout.intermediate, layout.quantization);
+  bytes.kept = kept_rows * layout.hidden * sizeof(float);
+  bytes.all = bytes.inputs + bytes.activated + bytes.kept + uint64_t{options.max_tokens} * options.top_k * kPickBytes +
+              uint64_t{file.records()} * kTableBytes + file.experts * sizeof(Job) +
+              (options.threads + options.readers) * kThreadBytes;
+  return bytes;
 }
 
 SlotCounts Core::slots_for(uint64_t budget_bytes) const {
-  const uint32_t records = layers_ * experts_;
-  if (budget_bytes == 0) return divide_slots(records, records);
-  const uint64_t fixed = fixed_bytes();
-  const uint64_t least = std::min<uint64_t>(least_slots(options_.top_k), records);
-  const uint64_t slots = budget_bytes > fixed ? (budget_bytes - fixed) / layout_.record_bytes : 0;
-  if (slots < least) {
-    const uint64_t needed = fixed + least * layout_.record_bytes;
-    CoreError error(MOEDGE_BUDGET_TOO_SMALL, "budget of " + grouped(budget_bytes) + " bytes, at least " +
-                                                 grouped(needed) + " are needed: " + grouped(least) + " records of " +
-                                                 grouped(layout_.record_bytes) + " and " + grouped(fixed) +
-                                                 " for buffers");
-    error.value = needed;
-    throw error;
-  }
-  return divide_slots(slots, records);
+  return slots_within(budget_bytes, buffer_bytes_.all, layout_.record_bytes, layers_ * experts_, options_.top_k);
+}
+
+uint64_t Core::bytes_in_force(uint64_t budget_bytes, SlotCounts counts) const {
+  return budget_bytes ? budget_bytes : buffer_bytes_.all + counts.total() * layout_.record_bytes;
 }
 
 void Core::set_budget(uint64_t budget_bytes) {
   const SlotCounts counts = slots_for(budget_bytes);
   pager_.set_slots(counts, options_.read_timeout_ms ? std::chrono::milliseconds(options_.read_timeout_ms) : kForEver);
-  budget_bytes_ = budget_bytes ? budget_bytes : fixed_bytes() + counts.total() * layout_.record_bytes;
+  budget_bytes_ = bytes_in_force(budget_bytes, counts);
 }
 
 void Core::pin(std::span<const uint32_t> keys) {
@@ -104,6 +104,12 @@ void Core::pin(std::span<const uint32_t> keys) {
     }
   }
   pager_.pin(keys);
+}
+
+void Core::set_counts(const uint64_t* counts) {
+  const uint64_t records = uint64_t{layers_} * experts_;
+  for (uint64_t key = 0; key < records; ++key) counts_[key].store(counts[key], std::memory_order_relaxed);
+  pager_.start_from({counts, records});
 }
 
 // --- a call ----------------------------------------------------------------------------------------------------------
@@ -304,14 +310,15 @@ void Core::run_fc1(uint32_t index, const uint8_t* record, uint32_t task) {
     }
     for (uint32_t row = 0; row < rows; ++row) {
       uint8_t* to = activated_row(job, index, row_begin + row);
+      bool finite = true;
       if (quantization.bits == 32) {
+        finite = all_finite(activated[row], values);
         std::memcpy(to + first_value * sizeof(float), activated[row], values * sizeof(float));
       } else {
         uint8_t* block = to + size_t{first_value} / quantization.block * (quantization.block + 8);
-        if (!kernels_.quantize(activated[row], values, quantization.block, correction_factor_, block)) {
-          overflowed_.store(true, std::memory_order_relaxed);
-        }
+        finite = kernels_.quantize(activated[row], values, quantization.block, correction_factor_, block);
       }
+      if (!finite) overflowed_.store(true, std::memory_order_relaxed);
     }
   }
 }
@@ -374,17 +381,20 @@ moedge_core_statistics Core::statistics() const {
   s.read_bytes = paging.read_bytes;
   s.prefetch_used = paging.prefetch_used;
   s.prefetch_unused = paging.prefetch_unused;
+  s.preloaded = paging.preloaded;
+  s.preloaded_bytes = paging.preloaded_bytes;
+  s.preload_used = paging.preload_used;
   s.failed_reads = paging.failed_reads;
   s.evictions = paging.evictions;
   s.flash_wait_ns = flash_wait_ns_;
   s.compute_ns = compute_ns_;
   s.queue_depth_sum = paging.queue_depth_sum;
   s.budget_bytes = budget_bytes_;
-  s.used_bytes = fixed_bytes() + pager_.touched_slots() * layout_.record_bytes;
+  s.used_bytes = buffer_bytes_.all + pager_.touched_slots() * layout_.record_bytes;
   s.slots = slots.total();
   s.ring_slots = slots.ring;
+  s.pinned = pager_.pinned();  // first: of a preload, more may come in between
   s.resident = pager_.resident();
-  s.pinned = pager_.pinned();
   s.direct = pager_.direct() ? 1 : 0;
   s.huge_pages = pager_.huge_pages() ? 1 : 0;
   return s;

@@ -31,7 +31,7 @@ struct CoreOptions {
 
 class Core {
  public:
-  // Throws CoreError BUDGET_TOO_SMALL or OUT_OF_MEMORY.
+  // Throws CoreError BUDGET_TOO_SMALL, before any buffer is allocated, or OUT_OF_MEMORY.
   Core(const CoreOptions& options, const RecordLayout& layout, RecordFile file, std::unique_ptr<RecordSource> source,
        const Kernels& kernels);
 
@@ -39,6 +39,8 @@ class Core {
   void compute(uint32_t layer, uint32_t tokens, const float* input, const float* logits, float* result);
   void pin(std::span<const uint32_t> keys);
   void set_budget(uint64_t budget_bytes);
+  void set_counts(const uint64_t* counts);
+  void preload() { pager_.preload(); }
   void counts(uint64_t* counts) const;
   moedge_core_statistics statistics() const;
   const Kernels& kernels() const { return kernels_; }
@@ -58,8 +60,16 @@ class Core {
     std::atomic<uint32_t> fc1_next{0}, fc1_done{0}, fc2_next{0}, fc2_done{0};
   };
 
-  uint64_t fixed_bytes() const;
+  // What it allocates beside the records.
+  struct BufferBytes {
+    uint64_t inputs = 0;
+    uint64_t activated = 0;
+    uint64_t kept = 0;
+    uint64_t all = 0;  // these, tables and stacks
+  };
+  static BufferBytes buffer_bytes(const CoreOptions& options, const RecordLayout& layout, const RecordFile& file);
   SlotCounts slots_for(uint64_t budget_bytes) const;
+  uint64_t bytes_in_force(uint64_t budget_bytes, SlotCounts counts) const;
   void work();
   uint32_t first_open_job() const;
   std::optional<uint32_t> unread_job() const;
@@ -86,6 +96,7 @@ class Core {
   const uint32_t fc1_tiles_of_task_;
   const uint32_t fc1_tasks_;
   const uint32_t fc2_tasks_;
+  const BufferBytes buffer_bytes_;
 
   Events events_;
   Pager pager_;

@@ -14,13 +14,19 @@ namespace {
 
 #if defined(__x86_64__)
 
-// clang 14 does not know the name in __builtin_cpu_supports.
+// clang 14 knows neither F16C nor AVX-VNNI in __builtin_cpu_supports.
 bool has_f16c() {
   unsigned eax, ebx, ecx, edx;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+
+// What the system has to save is what AVX2 uses.
+bool has_avxvnni() {
+  unsigned eax, ebx, ecx, edx;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & bit_AVXVNNI) != 0;
+}
 
 bool has_avx512vnni() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -32,28 +38,42 @@ bool has_avx512vnni() {
 
 bool has_neondot() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 
+bool has_neoni8mm() { return has_neondot() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
+
 #endif
+
+struct InstructionSet {
+  const char* name;
+  bool (*present)();
+  const Kernels& (*kernels)();
+};
+
+// Of this architecture, the fastest first.
+constexpr InstructionSet kFastestFirst[] = {
+#if defined(__x86_64__)
+    {"avx512vnni", has_avx512vnni, avx512vnni_kernels},
+    {"avxvnni", has_avxvnni, avxvnni_kernels},
+    {"avx2", has_avx2, avx2_kernels},
+#elif defined(__aarch64__)
+    {"neoni8mm", has_neoni8mm, neoni8mm_kernels},
+    {"neondot", has_neondot, neondot_kernels},
+#endif
+    {"scalar", [] { return true; }, scalar_kernels},
+};
 
 }  // namespace
 
 const Kernels& best_kernels() {
-#if defined(__x86_64__)
-  if (has_avx512vnni()) return avx512vnni_kernels();
-  if (has_avx2()) return avx2_kernels();
-#elif defined(__aarch64__)
-  if (has_neondot()) return neondot_kernels();
-#endif
-  return scalar_kernels();
+  const InstructionSet* set = kFastestFirst;
+  while (!set->present()) ++set;  // scalar always is
+  return set->kernels();
 }
 
 const Kernels* find_kernels(const char* name) {
-#if defined(__x86_64__)
-  if (std::strcmp(name, "avx512vnni") == 0) return has_avx512vnni() ? &avx512vnni_kernels() : nullptr;
-  if (std::strcmp(name, "avx2") == 0) return has_avx2() ? &avx2_kernels() : nullptr;
-#elif defined(__aarch64__)
-  if (std::strcmp(name, "neondot") == 0) return has_neondot() ? &neondot_kernels() : nullptr;
-#endif
-  return std::strcmp(name, "scalar") == 0 ? &scalar_kernels() : nullptr;
+  for (const InstructionSet& set : kFastestFirst) {
+    if (std::strcmp(set.name, name) == 0) return set.present() ? &set.kernels() : nullptr;
+  }
+  return nullptr;
 }
 
 }  // namespace moedge

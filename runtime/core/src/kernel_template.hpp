@@ -9,11 +9,65 @@
 #include <cstring>
 #include <utility>
 
+#include "exponential.hpp"
 #include "kernels.hpp"
 #include "layout.hpp"
 
 namespace moedge {
 namespace {
+
+// The exact sums of one block: `kVectors` vectors of the tile's rows times kRows activation rows, from the corrections
+// of the activation rows on if symmetric, else from zero.
+//   weight  each vector's bytes of the block's first chunk
+//   rows    activation rows; those of the block begin at `at`
+// An instruction set whose products do not stay in their lanes has a specialization of it.
+template <class V, int kBits, bool kSymmetric, int kBlock, int kVectors, int kRows>
+struct BlockSums {
+  using I = typename V::I;
+
+  [[gnu::always_inline]] static void compute(const uint8_t* const (&weight)[kVectors],
+                                             const uint8_t* const (&rows)[kRows], size_t at,
+                                             I (&acc)[kVectors][kRows]) {
+    constexpr int kChunks = kBlock * 16 * kBits / 8 / 64;
+    constexpr int kInputsOfChunk = 32 / kBits;  // inputs of a row in a 64-byte chunk
+#pragma GCC unroll 8
+    for (int t = 0; t < kRows; ++t) {
+      const I start = kSymmetric ? V::broadcast(rows[t] + at + kBlock + 4) : V::zero_i();
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) acc[v][t] = start;
+    }
+#pragma GCC unroll 8
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+      I packed[kVectors];
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) packed[v] = V::load(weight[v] + chunk * 128);
+#pragma GCC unroll 2
+      for (int part = 0; part < kInputsOfChunk / 4; ++part) {
+        I values[kVectors];
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) {
+          if constexpr (kBits == 8) {
+            values[v] = V::byte_weights(packed[v]);
+          } else {
+            values[v] = part ? V::high_nibbles(packed[v]) : V::low_nibbles(packed[v]);
+          }
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < kRows; ++t) {
+          const I inputs = V::broadcast(rows[t] + at + chunk * kInputsOfChunk + part * 4);
+#pragma GCC unroll 16
+          for (int v = 0; v < kVectors; ++v) {
+            if constexpr (kBits == 8) {
+              acc[v][t] = V::dot8(acc[v][t], values[v], inputs);
+            } else {
+              acc[v][t] = V::dot4(acc[v][t], values[v], inputs);
+            }
+          }
+        }
+      }
+    }
+  }
+};
 
 // `kVectors` vectors of the tile's 32 rows, from vector `first` on, times kRows activation rows.
 template <class V, int kBits, bool kSymmetric, int kBlock, int kVectors, int kRows>
@@ -21,7 +75,6 @@ inline void tile_pass(const uint8_t* weight, const uint16_t* scale, const uint8_
                       const uint8_t* const* x, float* out) {
   constexpr int kPerHalf = 16 / V::kLanes;
   constexpr int kHalfBytes = kBlock * 16 * kBits / 8;
-  constexpr int kInputsOfChunk = 32 / kBits;  // inputs of a row in a 64-byte chunk
   const uint8_t* rows[kRows];
 #pragma GCC unroll 8
   for (int t = 0; t < kRows; ++t) rows[t] = x[t];
@@ -40,42 +93,7 @@ inline void tile_pass(const uint8_t* weight, const uint16_t* scale, const uint8_
   size_t at = 0;
   for (uint32_t block = 0; block < blocks; ++block) {
     typename V::I acc[kVectors][kRows];
-#pragma GCC unroll 8
-    for (int t = 0; t < kRows; ++t) {
-      const typename V::I start = kSymmetric ? V::broadcast(rows[t] + at + kBlock + 4) : V::zero_i();
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) acc[v][t] = start;
-    }
-#pragma GCC unroll 8
-    for (int chunk = 0; chunk < kHalfBytes / 64; ++chunk) {
-      typename V::I packed[kVectors];
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) packed[v] = V::load(vector_weight[v] + chunk * 128);
-#pragma GCC unroll 2
-      for (int part = 0; part < kInputsOfChunk / 4; ++part) {
-        typename V::I values[kVectors];
-#pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) {
-          if constexpr (kBits == 8) {
-            values[v] = V::byte_weights(packed[v]);
-          } else {
-            values[v] = part ? V::high_nibbles(packed[v]) : V::low_nibbles(packed[v]);
-          }
-        }
-#pragma GCC unroll 8
-        for (int t = 0; t < kRows; ++t) {
-          const typename V::I inputs = V::broadcast(rows[t] + at + chunk * kInputsOfChunk + part * 4);
-#pragma GCC unroll 16
-          for (int v = 0; v < kVectors; ++v) {
-            if constexpr (kBits == 8) {
-              acc[v][t] = V::dot8(acc[v][t], values[v], inputs);
-            } else {
-              acc[v][t] = V::dot4(acc[v][t], values[v], inputs);
-            }
-          }
-        }
-      }
-    }
+    BlockSums<V, kBits, kSymmetric, kBlock, kVectors, kRows>::compute(vector_weight, rows, at, acc);
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       const int index = first + v;
@@ -173,41 +191,6 @@ TileKernel tile_kernel(uint32_t bits, uint32_t block, bool symmetric, uint32_t r
   if (bits == 32) return float_of_rows<V>(rows, std::make_integer_sequence<int, V::kMaxRows>());
   if (bits == 4) return symmetric ? of_block<V, 4, true>(block, rows) : of_block<V, 4, false>(block, rows);
   return symmetric ? of_block<V, 8, true>(block, rows) : of_block<V, 8, false>(block, rows);
-}
-
-// Adding this to a float of magnitude below 2^22 rounds it to the nearest integer, ties to even; the sum's low bits
-// are that integer.
-constexpr float kRound = 12582912.0F;
-constexpr int32_t kRoundBits = 0x4B400000;
-
-inline int32_t bits_of(float value) {
-  int32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-inline float float_of(int32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// Source: S. Moshier, Cephes, expf; relative error below 2e-7. Arguments beyond ±88 are taken as ±88.
-inline float exponential(float x) {
-  x = x < -88.0F ? -88.0F : x;
-  x = x > 88.0F ? 88.0F : x;
-  const float rounded = __builtin_fmaf(x, 1.44269504F, kRound);
-  const float n = rounded - kRound;
-  float r = __builtin_fmaf(n, -0.693359375F, x);
-  r = __builtin_fmaf(n, 2.12194440e-4F, r);
-  float p = 1.9875691500e-4F;
-  p = __builtin_fmaf(p, r, 1.3981999507e-3F);
-  p = __builtin_fmaf(p, r, 8.3334519073e-3F);
-  p = __builtin_fmaf(p, r, 4.1665795894e-2F);
-  p = __builtin_fmaf(p, r, 1.6666665459e-1F);
-  p = __builtin_fmaf(p, r, 5.0000001201e-1F);
-  p = __builtin_fmaf(p, r * r, r) + 1.0F;
-  return p * float_of((bits_of(rounded) - kRoundBits + 127) << 23);
 }
 
 // The value of the largest magnitude becomes −128 exactly, by a scale of its own sign turned around: that uses the

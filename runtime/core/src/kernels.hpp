@@ -39,7 +39,9 @@ struct Kernels {
 // Only those that this processor has may be used: see isa.hpp.
 const Kernels& scalar_kernels();
 const Kernels& avx2_kernels();
+const Kernels& avxvnni_kernels();
 const Kernels& avx512vnni_kernels();
 const Kernels& neondot_kernels();
+const Kernels& neoni8mm_kernels();
 
 }  // namespace moedge

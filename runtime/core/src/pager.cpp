@@ -3,51 +3,25 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
-#include <limits>
-
-#include "crc32c.hpp"
 
 namespace moedge {
 namespace {
 
-constexpr uint32_t kLeastRing = 2;
-// A ring of an eighth of the places, at most sixteen records: what flash delivers while a dense layer is computed.
-constexpr uint32_t kRingShare = 8;
 // Places of the ring that reading ahead leaves free for the experts that the next layer turns out to need first.
 constexpr size_t kRingReserve = 2;
-// A read that ends elsewhere has met the end of the file; direct reads can only continue from here.
-constexpr uint64_t kReadAlignment = 512;
-// A use counts half after so many passes through all layers: on a public trace of Qwen3-30B-A3B this reads 5 to 9 %
-// fewer records than evicting the least recently used (benchmarks/expert_core/policies.py).
-constexpr double kHalfLifePasses = 32;
 
 int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
-std::string hexadecimal(uint32_t value) {
-  char text[9];
-  std::snprintf(text, sizeof text, "%08x", value);
-  return text;
-}
-
 void count(std::atomic<uint64_t>& counter, uint64_t by = 1) { counter.fetch_add(by, std::memory_order_relaxed); }
 
 }  // namespace
 
-SlotCounts divide_slots(uint64_t slots, uint32_t records) {
-  if (slots >= records) return {0, records};
-  const auto ring = static_cast<uint32_t>(std::clamp<uint64_t>(slots / kRingShare, kLeastRing, Pager::kMaxRing));
-  return {ring, static_cast<uint32_t>(slots) - ring};
-}
-
-uint32_t least_slots(uint32_t top_k) { return top_k + kLeastRing; }
-
-Pager::Pager(std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers, bool prefetch,
-             Events& events)
+Pager::Pager(SlotCounts counts, std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers,
+             bool prefetch, Events& events)
     : source_(std::move(source)),
       file_(std::move(file)),
       top_k_(top_k),
@@ -56,11 +30,12 @@ Pager::Pager(std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top
       slab_((uint64_t{file_.records()} + kMaxRing) * file_.record_bytes),
       slots_(std::make_unique<Slot[]>(uint64_t{file_.records()} + kMaxRing)),
       slot_of_(file_.records(), -1),
-      heat_(file_.records(), -std::numeric_limits<double>::infinity()),
+      heat_(file_.layers, file_.experts),
       pinned_(file_.records(), 0),
       dense_needed_(file_.records(), 0),
       dense_calls_(file_.layers, 0),
       job_slot_(std::make_unique<std::atomic<int32_t>[]>(file_.experts)) {
+  set_slots(counts, {});
   try {
     for (uint32_t i = 0; i < readers; ++i) readers_.emplace_back([this] { read_loop(); });
   } catch (...) {
@@ -75,6 +50,7 @@ void Pager::stop() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
+    preloading_ = false;
     queue_.clear();
   }
   queue_changed_.notify_all();
@@ -85,6 +61,7 @@ void Pager::stop() {
 
 void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
   std::unique_lock lock(mutex_);
+  preloading_ = false;
   cancel_queue();
   if (!idle_.wait_for(lock, limit, [this] { return reading_ == 0; })) {
     throw CoreError(MOEDGE_READ_TIMEOUT, "a read under way made no progress for " + grouped(limit.count()) + " ms");
@@ -103,7 +80,9 @@ void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
     if (slots_[slot].state != SlotState::kReady) clear(slot);
     if (slots_[slot].key == kNoKey || !pinned_[slots_[slot].key]) places.push_back(slot);
   }
-  const auto heat = [this](uint32_t slot) { return slots_[slot].key == kNoKey ? -INFINITY : heat_[slots_[slot].key]; };
+  const auto heat = [this](uint32_t slot) {
+    return slots_[slot].key == kNoKey ? -INFINITY : heat_.of(slots_[slot].key);
+  };
   std::sort(places.begin(), places.end(),
             [&](uint32_t a, uint32_t b) { return heat(a) != heat(b) ? heat(a) < heat(b) : a < b; });
   size_t next_place = 0;
@@ -115,8 +94,8 @@ void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
   for (uint32_t slot = new_end; slot-- > kMaxRing;) {
     if (slots_[slot].key == kNoKey) free_dynamic_.push_back(slot);
   }
-  slab_.release(counts.ring * file_.record_bytes, (kMaxRing - counts.ring) * file_.record_bytes);
-  slab_.release(new_end * file_.record_bytes, (uint64_t{file_.records()} + kMaxRing - new_end) * file_.record_bytes);
+  slab_.keep(
+      {{0, counts.ring * file_.record_bytes}, {kMaxRing * file_.record_bytes, counts.dynamic * file_.record_bytes}});
   for (uint32_t slot = counts.ring; slot < kMaxRing; ++slot) slots_[slot].touched = false;
   for (uint32_t slot = new_end; slot < old_end; ++slot) slots_[slot].touched = false;
 }
@@ -143,6 +122,7 @@ void Pager::move(uint32_t from, uint32_t to) {
   clear(to);
   std::memcpy(slab_.data() + to * file_.record_bytes, slab_.data() + from * file_.record_bytes, file_.record_bytes);
   slots_[to].key = slots_[from].key;
+  slots_[to].reason = slots_[from].reason;
   slots_[to].touched = true;
   slots_[to].state = SlotState::kReady;
   slot_of_[slots_[to].key] = static_cast<int32_t>(to);
@@ -151,14 +131,66 @@ void Pager::move(uint32_t from, uint32_t to) {
 }
 
 void Pager::move_out_of_ring(uint32_t slot) {
-  int32_t place = -1;
-  if (!free_dynamic_.empty()) {
-    place = static_cast<int32_t>(free_dynamic_.back());
-    free_dynamic_.pop_back();
-  } else {
-    place = evict();
-  }
+  int32_t place = take_free_place();
+  if (place < 0) place = evict();
   if (place >= 0) move(slot, static_cast<uint32_t>(place));
+}
+
+void Pager::start_from(std::span<const uint64_t> counts) {
+  const std::lock_guard lock(mutex_);
+  heat_.start_from(counts, top_k_);
+}
+
+// --- preloading ------------------------------------------------------------------------------------------------------
+
+void Pager::preload() {
+  const std::lock_guard lock(mutex_);
+  stop_preload();
+  for (uint32_t slot = 0; slot < kMaxRing + counts_.dynamic; ++slot) {
+    // What failed ahead of its use is tried again; what was read ahead for a call that did not come makes room.
+    const Slot& place = slots_[slot];
+    const bool stale = is_ring(slot) && place.key != kNoKey && place.reason != Reason::kPreload;
+    if (place.state == SlotState::kFailed || stale) drop(slot);
+  }
+  preload_.clear();
+  next_preload_ = 0;
+  std::copy_if(pin_order_.begin(), pin_order_.end(), std::back_inserter(preload_),
+               [this](uint32_t key) { return pinned_[key] && slot_of_[key] < 0; });
+  if (!free_dynamic_.empty()) {
+    for (const uint32_t key : heat_.order()) {
+      if (!pinned_[key] && slot_of_[key] < 0) preload_.push_back(key);
+    }
+  }
+  preloading_ = true;
+  continue_preload();
+}
+
+// Gives readers that have nothing to do the next record: what is queued could not be used for a call.
+void Pager::continue_preload() {
+  while (preloading_ && queue_.size() + reading_ < readers_.size()) {
+    if (next_preload_ == preload_.size()) {
+      preloading_ = false;
+      if (free_dynamic_.empty()) read_ahead(0, Reason::kPreload);
+      return;
+    }
+    const uint32_t key = preload_[next_preload_++];
+    if (slot_of_[key] >= 0) continue;
+    int32_t slot = take_free_place();
+    if (slot < 0 && pinned_[key]) slot = evict();
+    if (slot >= 0) {
+      start_read(static_cast<uint32_t>(slot), key, Reason::kPreload);
+    } else if (!pinned_[key]) {
+      next_preload_ = preload_.size();
+    }
+  }
+}
+
+// Drops what no reader has begun.
+void Pager::stop_preload() {
+  preloading_ = false;
+  for (size_t at = queue_.size(); at-- > 0;) {
+    if (slots_[queue_[at]].reason == Reason::kPreload) drop(queue_[at]);
+  }
 }
 
 // --- calls -----------------------------------------------------------------------------------------------------------
@@ -170,7 +202,8 @@ bool Pager::can_keep(uint32_t jobs) const {
 
 void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense) {
   const std::lock_guard lock(mutex_);
-  ++tick_;
+  stop_preload();
+  heat_.tick();
   last_progress_ns_ = now_ns();
   in_call_ = true;
   keep_ = keep;
@@ -184,7 +217,7 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool k
     const uint32_t key = layer * file_.experts + experts[job];
     jobs_.push_back(key);
     if (dense) ++dense_needed_[key];
-    note_use(key);
+    heat_.use(key);
     int32_t slot = slot_of_[key];
     if (slot >= 0 && slots_[slot].state == SlotState::kFailed) {
       drop(static_cast<uint32_t>(slot));
@@ -194,8 +227,9 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool k
       Slot& found = slots_[slot];
       found.in_use = true;
       count(found.state == SlotState::kReady ? statistics_.hits : statistics_.misses);
-      if (found.prefetched) count(statistics_.prefetch_used);
-      found.prefetched = false;
+      if (found.reason == Reason::kPrefetch) count(statistics_.prefetch_used);
+      if (found.reason == Reason::kPreload) count(statistics_.preload_used);
+      found.reason = Reason::kNeeded;
     } else {
       count(statistics_.misses);
       missing_.push_back(job);
@@ -204,7 +238,7 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool k
   }
   for (uint32_t slot = 0; slot < counts_.ring; ++slot) {
     if (slots_[slot].key != kNoKey && !slots_[slot].in_use) {
-      if (slots_[slot].prefetched) count(statistics_.prefetch_unused);
+      if (slots_[slot].reason == Reason::kPrefetch) count(statistics_.prefetch_unused);
       drop(slot);
     }
   }
@@ -219,35 +253,29 @@ void Pager::refill() {
     if (slot < 0) return;
     ++next_missing_;
     slots_[slot].in_use = true;
-    start_read(static_cast<uint32_t>(slot), key, false);
+    start_read(static_cast<uint32_t>(slot), key, Reason::kNeeded);
     job_slot_[job].store(slot, std::memory_order_release);
   }
-  if (dense_ && prefetch_ && layer_ + 1 < file_.layers) prefetch_next_layer();
+  if (dense_ && prefetch_ && layer_ + 1 < file_.layers) read_ahead(layer_ + 1, Reason::kPrefetch);
 }
 
 // A free place for a missing record, or −1.
 int32_t Pager::take_place(bool pinned_key) {
-  if (!free_dynamic_.empty()) {
-    const uint32_t slot = free_dynamic_.back();
-    free_dynamic_.pop_back();
-    return static_cast<int32_t>(slot);
-  }
-  if (keep_ || pinned_key) {
-    const int32_t slot = evict();
-    if (slot >= 0) return slot;
-  }
+  int32_t place = take_free_place();
+  if (place < 0 && (keep_ || pinned_key)) place = evict();
+  if (place >= 0) return place;
   if (free_ring_.empty()) return -1;
   const uint32_t slot = free_ring_.back();
   free_ring_.pop_back();
   return static_cast<int32_t>(slot);
 }
 
-// The logarithm to base 2 of the sum over all uses of 2^(time of the use / half-life): ordered as exponentially aged
-// counts are, without ageing anything.
-void Pager::note_use(uint32_t key) {
-  const double now = static_cast<double>(tick_) / (kHalfLifePasses * file_.layers);
-  const double before = heat_[key];
-  heat_[key] = std::max(before, now) + std::log2(1 + std::exp2(-std::abs(now - before)));
+// A free place among those that stay, or −1.
+int32_t Pager::take_free_place() {
+  if (free_dynamic_.empty()) return -1;
+  const uint32_t slot = free_dynamic_.back();
+  free_dynamic_.pop_back();
+  return static_cast<int32_t>(slot);
 }
 
 // Frees the place whose record is used least among those that may be.
@@ -258,38 +286,35 @@ int32_t Pager::evict() {
     const SlotState state = candidate.state.load(std::memory_order_relaxed);
     if (candidate.in_use || (state != SlotState::kReady && state != SlotState::kFailed)) continue;
     if (pinned_[candidate.key] && state == SlotState::kReady) continue;
-    if (candidate.prefetched && !keep_) continue;  // for the next call of this prefill
-    if (coldest < 0 || heat_[candidate.key] < heat_[slots_[coldest].key]) coldest = static_cast<int32_t>(slot);
+    if (candidate.reason == Reason::kPrefetch && !keep_) continue;  // for the next call of this prefill
+    if (coldest < 0 || heat_.of(candidate.key) < heat_.of(slots_[coldest].key)) coldest = static_cast<int32_t>(slot);
   }
   if (coldest < 0) return -1;
-  if (slots_[coldest].prefetched) count(statistics_.prefetch_unused);
+  if (slots_[coldest].reason == Reason::kPrefetch) count(statistics_.prefetch_unused);
   clear(static_cast<uint32_t>(coldest));
   count(statistics_.evictions);
   return coldest;
 }
 
-void Pager::prefetch_next_layer() {
-  const uint32_t begin = (layer_ + 1) * file_.experts;
+// Begins with the first of the layer's records that at least half of its prefills needed.
+void Pager::read_ahead(uint32_t layer, Reason reason) {
+  const uint32_t begin = layer * file_.experts;
   for (uint32_t key = begin; key < begin + file_.experts; ++key) {
-    if (slot_of_[key] >= 0 || 2 * dense_needed_[key] < dense_calls_[layer_ + 1]) continue;
-    uint32_t slot = 0;
-    if (!free_dynamic_.empty()) {
-      slot = free_dynamic_.back();
-      free_dynamic_.pop_back();
-    } else if (free_ring_.size() > kRingReserve) {
-      slot = free_ring_.back();
+    if (slot_of_[key] >= 0 || 2 * dense_needed_[key] < dense_calls_[layer]) continue;
+    int32_t slot = take_free_place();
+    if (slot < 0 && free_ring_.size() > kRingReserve) {
+      slot = static_cast<int32_t>(free_ring_.back());
       free_ring_.pop_back();
-    } else {
-      return;
     }
-    start_read(slot, key, true);
+    if (slot < 0) return;
+    start_read(static_cast<uint32_t>(slot), key, reason);
   }
 }
 
-void Pager::start_read(uint32_t slot, uint32_t key, bool prefetched) {
+void Pager::start_read(uint32_t slot, uint32_t key, Reason reason) {
   Slot& place = slots_[slot];
   place.key = key;
-  place.prefetched = prefetched;
+  place.reason = reason;
   place.abandoned = false;
   place.touched = true;
   place.state.store(SlotState::kLoading, std::memory_order_release);
@@ -336,7 +361,7 @@ void Pager::clear(uint32_t slot) {
   place.key = kNoKey;
   place.in_use = false;
   place.abandoned = false;
-  place.prefetched = false;
+  place.reason = Reason::kNeeded;
   place.state.store(SlotState::kEmpty, std::memory_order_release);
 }
 
@@ -349,12 +374,17 @@ void Pager::drop(uint32_t slot) {
     if (queued == queue_.end()) {
       if (slot_of_[place.key] == static_cast<int32_t>(slot)) slot_of_[place.key] = -1;
       place.in_use = false;
-      place.prefetched = false;
+      place.reason = Reason::kNeeded;
       place.abandoned = true;
       return;
     }
     queue_.erase(queued);
   }
+  free(slot);
+}
+
+// Makes the place empty and puts it on its free list; nobody reads into it.
+void Pager::free(uint32_t slot) {
   clear(slot);
   (is_ring(slot) ? free_ring_ : free_dynamic_).push_back(slot);
 }
@@ -372,83 +402,51 @@ void Pager::read_loop() {
     if (stop_) return;
     const uint32_t slot = queue_.front();
     queue_.pop_front();
-    const uint32_t key = slots_[slot].key;
+    Slot& place = slots_[slot];
+    const uint32_t key = place.key;
     ++reading_;
+    if (place.reason == Reason::kPreload) {
+      count(statistics_.preloaded);
+      count(statistics_.preloaded_bytes, file_.record_bytes);
+    }
     lock.unlock();
-    const SlotState end = read_record(slot, key);
+    const std::optional<ReadProblem> problem = read(slot, key);
     lock.lock();
     --reading_;
     last_progress_ns_ = now_ns();
-    count(end == SlotState::kReady ? statistics_.reads : statistics_.failed_reads);
-    Slot& place = slots_[slot];
-    if (place.abandoned) {
-      clear(slot);
-      (is_ring(slot) ? free_ring_ : free_dynamic_).push_back(slot);
+    count(problem ? statistics_.failed_reads : statistics_.reads);
+    if (place.abandoned || (problem && place.reason == Reason::kPreload)) {
+      // Nobody asked for it: whoever does reads it again and is told.
+      free(slot);
     } else {
       // With the lock: a place that could be taken before its reader has come back here would be freed under its next.
-      place.state.store(end, std::memory_order_release);
+      if (problem) place.problem = *problem;
+      place.state.store(problem ? SlotState::kFailed : SlotState::kReady, std::memory_order_release);
     }
-    if (in_call_) refill();
+    if (in_call_) {
+      refill();
+    } else {
+      continue_preload();
+    }
     if (reading_ == 0 && queue_.empty()) idle_.notify_all();
     events_.notify();
   }
 }
 
-// Returns the state that the place is to have.
-SlotState Pager::read_record(uint32_t slot, uint32_t key) {
-  const uint64_t offset = key * file_.record_bytes;
-  try {
-    if (!read_part(slot, offset, 0, file_.fc2_offset)) return SlotState::kFailed;
-    const uint8_t* record = slab_.data() + slot * file_.record_bytes;
-    uint32_t crc = crc32c(0, record, file_.fc2_offset);
-    slots_[slot].state.store(SlotState::kFc1Ready, std::memory_order_release);
-    events_.notify();
-    if (!read_part(slot, offset, file_.fc2_offset, file_.record_bytes)) return SlotState::kFailed;
-    crc = crc32c(crc, record + file_.fc2_offset, file_.record_bytes - file_.fc2_offset);
-    const uint32_t wanted = file_.crc32c[key];
-    if (crc != wanted) {
-      fail(slot, "its CRC-32C is " + hexadecimal(crc) + ", the manifest says " + hexadecimal(wanted), 0);
-      return SlotState::kFailed;
-    }
-    return SlotState::kReady;
-  } catch (const std::exception& error) {
-    fail(slot, std::string("its reader failed (") + error.what() + ")", 0);
-    return SlotState::kFailed;
-  }
-}
-
-// Reads bytes begin to end of the record; false if that failed.
-bool Pager::read_part(uint32_t slot, uint64_t file_offset, uint64_t begin, uint64_t end) {
-  uint8_t* record = slab_.data() + slot * file_.record_bytes;
-  while (begin < end) {
-    const int64_t got = source_->read(file_offset + begin, record + begin, end - begin);
-    if (got < 0) {
-      const int os_error = static_cast<int>(-got);
-      fail(slot, std::string("reading failed (") + std::strerror(os_error) + ")", os_error);
-      return false;
-    }
-    count(statistics_.read_bytes, static_cast<uint64_t>(got));
-    begin += static_cast<uint64_t>(got);
-    if (got == 0 || begin % kReadAlignment != 0) {
-      if (begin == end) break;
-      fail(slot, "the file ends after " + grouped(begin) + " of " + grouped(file_.record_bytes) + " bytes", 0);
-      return false;
-    }
-  }
-  return true;
-}
-
-void Pager::fail(uint32_t slot, std::string problem, int os_error) {
-  slots_[slot].problem = std::move(problem);
-  slots_[slot].os_error = os_error;
+std::optional<ReadProblem> Pager::read(uint32_t slot, uint32_t key) {
+  return read_record(*source_, file_, key, slab_.data() + slot * file_.record_bytes, statistics_.read_bytes,
+                     [this, slot] {
+                       slots_[slot].state.store(SlotState::kFc1Ready, std::memory_order_release);
+                       events_.notify();
+                     });
 }
 
 // --- what it tells ---------------------------------------------------------------------------------------------------
 
 CoreError Pager::failure(int32_t slot) const {
   const Slot& place = slots_[slot];
-  CoreError error(MOEDGE_EXPERT_DAMAGED, place.problem);
-  error.os_error = place.os_error;
+  CoreError error(MOEDGE_EXPERT_DAMAGED, place.problem.text);
+  error.os_error = place.problem.os_error;
   const std::lock_guard lock(mutex_);
   error.layer = place.key / file_.experts;
   error.expert = place.key % file_.experts;

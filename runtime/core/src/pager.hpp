@@ -9,56 +9,35 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "budget.hpp"
 #include "events.hpp"
+#include "heat.hpp"
+#include "record_reader.hpp"
 #include "record_source.hpp"
 #include "slab.hpp"
 #include "status.hpp"
 
 namespace moedge {
 
-// What the pager must know of the file.
-struct RecordFile {
-  uint32_t layers = 0;
-  uint32_t experts = 0;
-  uint64_t record_bytes = 0;
-  uint64_t fc2_offset = 0;       // bytes of a record that fc1 needs
-  std::vector<uint32_t> crc32c;  // [layers * experts]
-
-  uint32_t records() const { return layers * experts; }
-};
-
 enum class SlotState : uint32_t { kEmpty, kLoading, kFc1Ready, kReady, kFailed };
 
-// Places for records: `ring` of them for the scan of a prefill, `dynamic` for what stays.
-struct SlotCounts {
-  uint32_t ring = 0;
-  uint32_t dynamic = 0;
-
-  uint32_t total() const { return ring + dynamic; }
-};
-
-// How `slots` places are divided; `records` is what there is to hold. No effects.
-SlotCounts divide_slots(uint64_t slots, uint32_t records);
-
-// Fewest places that a model with `top_k` experts a token can run in: the picks of a token and a ring of two.
-uint32_t least_slots(uint32_t top_k);
-
 struct PagerStatistics {
-  std::atomic<uint64_t> hits{0}, misses{0}, reads{0}, read_bytes{0}, prefetch_used{0}, prefetch_unused{0},
-      failed_reads{0}, evictions{0}, queue_depth_sum{0};
+  std::atomic<uint64_t> hits{0}, misses{0}, reads{0}, read_bytes{0}, prefetch_used{0}, prefetch_unused{0}, preloaded{0},
+      preloaded_bytes{0}, preload_used{0}, failed_reads{0}, evictions{0}, queue_depth_sum{0};
 };
 
 // One call at a time: begin_call, then release for jobs that are done (any thread), then end_call. Paging decides when
 // something is computed, never what.
 class Pager {
  public:
-  Pager(std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers, bool prefetch,
-        Events& events);
+  Pager(SlotCounts counts, std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers,
+        bool prefetch, Events& events);
   ~Pager();
   Pager(const Pager&) = delete;
   Pager& operator=(const Pager&) = delete;
@@ -69,6 +48,14 @@ class Pager {
 
   // Between calls only. Keys in order of importance; as many as leave room for the picks of a token.
   void pin(std::span<const uint32_t> keys);
+
+  // Between calls only. How often each record was used before: [records], see Heat::start_from.
+  void start_from(std::span<const uint64_t> counts);
+
+  // Between calls only. Starts to read what the next calls will probably need and returns: pinned records, then into
+  // free places those with the most heat, then into the ring what a prefill of layer 0 needs first. The next begin_call
+  // or set_slots ends it; reads that readers have begun by then go on.
+  void preload();
 
   // Starts a call that needs `experts` (ascending) of `layer`; job i is experts[i].
   //   keep    load what is missing into places that stay (a decode); else what finds no free place goes through the
@@ -107,30 +94,33 @@ class Pager {
   uint32_t touched_slots() const;
 
  private:
-  static constexpr uint32_t kMaxRing = 16;
   static constexpr uint32_t kNoKey = 0xFFFFFFFF;
-  friend SlotCounts divide_slots(uint64_t, uint32_t);
+
+  // Why a record is read.
+  enum class Reason : uint8_t { kNeeded, kPrefetch, kPreload };
 
   struct Slot {
     std::atomic<SlotState> state{SlotState::kEmpty};
-    // The rest is guarded by mutex_, but for problem and os_error, which are written before state becomes kFailed.
+    // The rest is guarded by mutex_, but for problem, which is written before state becomes kFailed.
     uint32_t key = kNoKey;
-    bool in_use = false;     // by the call under way
-    bool abandoned = false;  // free it when its read has ended
-    bool prefetched = false;
-    bool touched = false;  // has pages
-    int os_error = 0;
-    std::string problem;
+    Reason reason = Reason::kNeeded;  // from the first call that needs it on, kNeeded
+    bool in_use = false;              // by the call under way
+    bool abandoned = false;           // free it when its read has ended
+    bool touched = false;             // has pages
+    ReadProblem problem;
   };
 
   bool is_ring(uint32_t slot) const { return slot < kMaxRing; }
   void refill();
-  void prefetch_next_layer();
+  void continue_preload();
+  void stop_preload();
+  void read_ahead(uint32_t layer, Reason reason);
   int32_t take_place(bool pinned_key);
+  int32_t take_free_place();
   int32_t evict();
-  void note_use(uint32_t key);
-  void start_read(uint32_t slot, uint32_t key, bool prefetched);
+  void start_read(uint32_t slot, uint32_t key, Reason reason);
   void clear(uint32_t slot);
+  void free(uint32_t slot);
   void drop(uint32_t slot);
   void cancel_queue();
   void move(uint32_t from, uint32_t to);
@@ -140,9 +130,7 @@ class Pager {
 
   void stop();
   void read_loop();
-  SlotState read_record(uint32_t slot, uint32_t key);
-  bool read_part(uint32_t slot, uint64_t file_offset, uint64_t begin, uint64_t end);
-  void fail(uint32_t slot, std::string problem, int os_error);
+  std::optional<ReadProblem> read(uint32_t slot, uint32_t key);
 
   const std::unique_ptr<RecordSource> source_;
   const RecordFile file_;
@@ -157,17 +145,20 @@ class Pager {
   std::unique_ptr<Slot[]> slots_;  // ring, then dynamic
   SlotCounts counts_;
   std::vector<int32_t> slot_of_;  // by key
-  std::vector<double> heat_;      // by key: how often and how recently it was used, see note_use
-  std::vector<uint8_t> pinned_;   // by key
+  Heat heat_;
+  std::vector<uint8_t> pinned_;  // by key
   std::vector<uint32_t> pin_order_;
   uint32_t pinned_keys_ = 0;
   std::vector<uint32_t> free_ring_, free_dynamic_;
   std::deque<uint32_t> queue_;  // slots to read into
   uint32_t reading_ = 0;
-  uint64_t tick_ = 0;  // calls so far
   bool stop_ = false;
   // How often an expert was needed by a dense call, and how many of these its layer has seen.
   std::vector<uint32_t> dense_needed_, dense_calls_;
+  // Keys for places that stay, the most important first; the ring comes when these are through.
+  bool preloading_ = false;
+  std::vector<uint32_t> preload_;
+  size_t next_preload_ = 0;
 
   // The call under way.
   bool in_call_ = false;

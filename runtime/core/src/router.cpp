@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "exponential.hpp"
+
 namespace moedge {
 namespace {
 
@@ -46,11 +48,11 @@ bool route(const float* logits, uint32_t tokens, uint32_t experts, uint32_t top_
     const uint32_t* chosen = routing.chosen.data() + size_t{token} * top_k;
     const float* row = logits + size_t{token} * experts;
     float sum = 0;
-    for (uint32_t pick = 0; pick < top_k; ++pick) sum += std::exp(row[chosen[pick]] - row[chosen[0]]);
+    for (uint32_t pick = 0; pick < top_k; ++pick) sum += exponential(row[chosen[pick]] - row[chosen[0]]);
     for (uint32_t pick = 0; pick < top_k; ++pick) {
       const uint32_t place = routing.first[chosen[pick]]++;
       routing.token[place] = token;
-      routing.weight[place] = std::exp(row[chosen[pick]] - row[chosen[0]]) / sum;
+      routing.weight[place] = exponential(row[chosen[pick]] - row[chosen[0]]) / sum;
     }
   }
   for (uint32_t expert = experts; expert > 0; --expert) routing.first[expert] = routing.first[expert - 1];

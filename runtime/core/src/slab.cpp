@@ -31,18 +31,33 @@ Slab::Slab(size_t bytes) : bytes_((bytes + kHugePage - 1) / kHugePage * kHugePag
   const size_t behind = start + mapped - (aligned + bytes_);
   if (behind > 0) munmap(reinterpret_cast<void*>(aligned + bytes_), behind);
   data_ = reinterpret_cast<uint8_t*>(aligned);
-#ifdef MADV_HUGEPAGE
-  huge_pages_ = madvise(data_, bytes_, MADV_HUGEPAGE) == 0;
-#endif
+  keep({});
 }
 
 Slab::~Slab() { munmap(data_, bytes_); }
 
-void Slab::release(size_t begin, size_t size) {
+void Slab::keep(std::initializer_list<Range> ranges) {
+#ifdef MADV_HUGEPAGE
+  madvise(data_, bytes_, MADV_NOHUGEPAGE);  // a system that is set to "always" would back the ends whole
+  for (const Range& range : ranges) {
+    const size_t first = (range.begin + kHugePage - 1) / kHugePage * kHugePage;
+    const size_t end = (range.begin + range.size) / kHugePage * kHugePage;
+    if (first < end && madvise(data_ + first, end - first, MADV_HUGEPAGE) == 0) huge_pages_ = true;
+  }
+#endif
+  size_t unused = 0;
+  for (const Range& range : ranges) {
+    release(unused, range.begin);
+    unused = range.begin + range.size;
+  }
+  release(unused, bytes_);
+}
+
+void Slab::release(size_t begin, size_t end) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));  // 16 KiB on a Raspberry Pi 5
   const size_t first = (begin + page - 1) / page * page;
-  const size_t end = (begin + size) / page * page;
-  if (first < end) madvise(data_ + first, end - first, MADV_DONTNEED);
+  const size_t last = end / page * page;
+  if (first < last) madvise(data_ + first, last - first, MADV_DONTNEED);
 }
 
 }  // namespace moedge

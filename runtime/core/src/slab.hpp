@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 
 namespace moedge {
 
@@ -17,10 +18,18 @@ class Slab {
   uint8_t* data() const { return data_; }
   bool huge_pages() const { return huge_pages_; }
 
-  // Gives the whole pages within `size` bytes from `begin` on back to the system.
-  void release(size_t begin, size_t size);
+  struct Range {
+    size_t begin;
+    size_t size;
+  };
+
+  // Only `ranges`, in ascending order, will be written to: they get huge pages where a whole one lies within, so that
+  // nothing beyond them is backed, and the whole pages between them go back to the system.
+  void keep(std::initializer_list<Range> ranges);
 
  private:
+  void release(size_t begin, size_t end);
+
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
   bool huge_pages_ = false;

@@ -94,6 +94,8 @@ TEST_F(CApi, OptionsOutOfRangeAreRefusedByName) {
       {"top_k=11", [](auto& o) { o.top_k = 11; }},
       {"hidden_size=0", [](auto& o) { o.hidden_size = 0; }},
       {"intermediate_size=4,294,967,295", [](auto& o) { o.intermediate_size = UINT32_MAX; }},
+      {"hidden_size=101; at 4 bits it must be even", [](auto& o) { o.hidden_size = 101; }},
+      {"intermediate_size=73; at 4 bits it must be even", [](auto& o) { o.intermediate_size = 73; }},
       {"bits=5", [](auto& o) { o.bits = 5; }},
       {"block_size=16", [](auto& o) { o.block_size = 16; }},
       {"threads=0", [](auto& o) { o.threads = 0; }},
@@ -179,6 +181,35 @@ TEST_F(CApi, BadInputAndPinsAreStatuses) {
   EXPECT_EQ(moedge_core_pin(core_, keys, 2, &error_), MOEDGE_OK);
   EXPECT_EQ(moedge_core_pin(core_, keys, 3, &error_), MOEDGE_BAD_OPTION);
   EXPECT_EQ(moedge_core_pin(core_, nullptr, 0, &error_), MOEDGE_OK);
+}
+
+TEST_F(CApi, PreloadingAndCountsOfAnEarlierRunChangeNoResult) {
+  ASSERT_EQ(open(), MOEDGE_OK) << error_.message;
+  Random random(1);
+  const Call call = make_call(shape_, 1, 30, random);
+  ASSERT_EQ(compute(call), MOEDGE_OK) << error_.message;
+  const std::vector<float> wanted = result_;
+  std::vector<uint64_t> counts(30);
+  moedge_core_counts(core_, counts.data());
+  moedge_core_close(core_);
+  ASSERT_EQ(open(), MOEDGE_OK) << error_.message;
+  moedge_core_set_counts(core_, counts.data());
+  EXPECT_EQ(moedge_core_preload(core_, &error_), MOEDGE_OK);
+  moedge_core_statistics statistics{};
+  must_return([&] {
+    while (statistics.reads < 30) moedge_core_get_statistics(core_, &statistics);
+  });
+  ASSERT_EQ(compute(call), MOEDGE_OK) << error_.message;
+  EXPECT_EQ(memcmp(result_.data(), wanted.data(), wanted.size() * sizeof(float)), 0);
+  moedge_core_get_statistics(core_, &statistics);
+  EXPECT_EQ(statistics.preloaded, 30U);
+  EXPECT_EQ(statistics.preloaded_bytes, 30 * model_.layout.record_bytes);
+  EXPECT_GT(statistics.preload_used, 0U);
+  for (uint64_t& count : counts) count *= 2;
+  std::vector<uint64_t> both(30);
+  moedge_core_counts(core_, both.data());
+  EXPECT_EQ(both, counts);
+  EXPECT_EQ(moedge_core_preload(core_, nullptr), MOEDGE_OK) << "without an error to fill";
 }
 
 TEST_F(CApi, InstructionSetsCanBeAskedFor) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "crc32c.hpp"
+#include "isa.hpp"
 #include "layout.hpp"
 #include "moedge_core.h"
 
@@ -51,6 +52,10 @@ moedge_core_options make_options(FuzzedDataProvider& data) {
   options.hidden_size = data.ConsumeIntegralInRange<uint32_t>(1, 140);
   options.intermediate_size = data.ConsumeIntegralInRange<uint32_t>(1, 140);
   options.bits = data.PickValueInArray<uint32_t>({4, 8, 32});
+  if (options.bits == 4) {  // odd sizes are refused
+    options.hidden_size += options.hidden_size % 2;
+    options.intermediate_size += options.intermediate_size % 2;
+  }
   options.block_size = data.PickValueInArray<uint32_t>({32, 64, 128});
   options.symmetric = data.ConsumeBool();
   options.threads = data.ConsumeIntegralInRange<uint32_t>(1, 3);
@@ -105,7 +110,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   const std::string path = "/proc/self/fd/" + std::to_string(file);
   options.path = path.c_str();
   options.crc32c = crc32c.data();
-  const std::string isa = data.ConsumeBool() ? data.PickValueInArray({"scalar", "avx2", "avx512vnni", "neondot"}) : "";
+  const std::string isa = data.ConsumeBool() ? data.PickValueInArray(moedge::kInstructionSets) : "";
   if (!isa.empty()) options.isa = isa.c_str();
   const bool damaged = data.ConsumeIntegralInRange<int>(0, 7) == 0;
   moedge_core_options given = options;
@@ -131,7 +136,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   // A shape that was damaged and is right all the same.
   const uint32_t keys = given.layers * given.experts;
   for (int turn = 0; turn < 16 && data.remaining_bytes() > 0; ++turn) {
-    switch (data.ConsumeIntegralInRange<int>(0, 7)) {
+    switch (data.ConsumeIntegralInRange<int>(0, 9)) {
       case 0: {
         std::vector<uint32_t> pins(data.ConsumeIntegralInRange<size_t>(0, 8));
         for (uint32_t& key : pins) key = data.ConsumeIntegralInRange<uint32_t>(0, keys + (data.ConsumeBool() ? 1 : 0));
@@ -144,6 +149,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
       case 2: {
         const auto length = data.ConsumeIntegralInRange<off_t>(0, static_cast<off_t>(content.size()));
         require(ftruncate(file, data.ConsumeBool() ? length : static_cast<off_t>(content.size())) == 0);
+        break;
+      }
+      case 3:
+        require(moedge_core_preload(core, &error) == MOEDGE_OK);
+        break;
+      case 4: {
+        std::vector<uint64_t> given_counts(keys);
+        for (uint64_t& count : given_counts)
+          count = data.ConsumeIntegral<uint64_t>() >> data.ConsumeIntegral<uint8_t>() % 64;
+        moedge_core_set_counts(core, given_counts.data());
         break;
       }
       default: {

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <sstream>
 #include <string>
 
 #if defined(__aarch64__)
@@ -25,32 +29,50 @@ TEST(Isa, TheBestKernelsAreFoundByTheirName) {
 
 // A core keeps the rows of a pass on its stack; kMostRows in core.cpp.
 TEST(Isa, NoKernelsTakeMoreThanEightRowsAtOnce) {
-  for (const char* name : {"scalar", "avx2", "avx512vnni", "neondot"}) {
+  for (const char* name : kInstructionSets) {
     if (const Kernels* kernels = find_kernels(name)) {
       EXPECT_LE(kernels->max_rows, 8U) << name;
     }
   }
 }
 
-TEST(Isa, OnAarch64WithDotProductsTheyAreChosen) {
+TEST(Isa, OnAarch64TheBestKernelsOfTheProcessorAreChosen) {
 #if defined(__aarch64__)
-  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) == 0) GTEST_SKIP() << "this processor has no dot-product instructions";
-  EXPECT_STREQ(best_kernels().name, "neondot");
+  const bool dot_products = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+  const bool matrices = (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+  EXPECT_STREQ(best_kernels().name, matrices ? "neoni8mm" : dot_products ? "neondot" : "scalar");
 #else
   GTEST_SKIP() << "not aarch64";
 #endif
 }
 
-TEST(Isa, OnX86TheWidestKernelsOfTheProcessorAreChosen) {
+TEST(Isa, OnX86TheBestKernelsOfTheProcessorAreChosen) {
 #if defined(__x86_64__)
   const std::string best = best_kernels().name;
-  if (find_kernels("avx512vnni")) {
-    EXPECT_EQ(best, "avx512vnni");
-  } else if (find_kernels("avx2")) {
-    EXPECT_EQ(best, "avx2");
-  } else {
-    EXPECT_EQ(best, "scalar");
+  for (const char* name : {"avx512vnni", "avxvnni", "avx2", "scalar"}) {
+    if (find_kernels(name) == nullptr) continue;
+    EXPECT_EQ(best, name);
+    break;
   }
+#else
+  GTEST_SKIP() << "not x86-64";
+#endif
+}
+
+// The kernel's own list is another source than the processor's.
+TEST(Isa, KernelsAreFoundExactlyIfTheSystemListsTheirInstructions) {
+#if defined(__x86_64__)
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line) && !line.starts_with("flags")) {
+  }
+  std::istringstream words(line);
+  const std::set<std::string> flags{std::istream_iterator<std::string>(words), {}};
+  if (flags.empty()) GTEST_SKIP() << "/proc/cpuinfo has no flags";
+  const bool avx2 = flags.contains("avx2") && flags.contains("fma") && flags.contains("f16c");
+  EXPECT_EQ(find_kernels("avx2") != nullptr, avx2);
+  EXPECT_EQ(find_kernels("avxvnni") != nullptr, avx2 && flags.contains("avx_vnni"));
+  EXPECT_EQ(find_kernels("avx512vnni") != nullptr, avx2 && flags.contains("avx512_vnni") && flags.contains("avx512vl"));
 #else
   GTEST_SKIP() << "not x86-64";
 #endif

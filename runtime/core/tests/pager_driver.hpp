@@ -38,9 +38,8 @@ class PagerDriver {
     RecordFile file{setup.layers, setup.experts, kRecordBytes, kRecordBytes / 2, {}};
     for (uint32_t key = 0; key < records; ++key) file.crc32c.push_back(crc32c_table(0, record(key), kRecordBytes));
     disk = std::make_shared<Disk>(bytes_, kRecordBytes);
-    pager = std::make_unique<Pager>(std::make_unique<DiskSource>(disk), std::move(file), setup.top_k, setup.readers,
-                                    setup.prefetch, events);
-    set_slots(setup.slots);
+    pager = std::make_unique<Pager>(divide_slots(setup.slots, records), std::make_unique<DiskSource>(disk),
+                                    std::move(file), setup.top_k, setup.readers, setup.prefetch, events);
   }
 
   const uint8_t* record(uint32_t key) const { return bytes_.data() + key * kRecordBytes; }
@@ -50,6 +49,11 @@ class PagerDriver {
   // One call: waits for each record in turn, compares it, releases it. The error of the first that failed.
   std::optional<CoreError> call(uint32_t layer, const std::vector<uint32_t>& experts, bool keep, bool dense) {
     pager->begin_call(layer, experts, keep, dense);
+    return finish(layer, experts, keep);
+  }
+
+  // What follows begin_call.
+  std::optional<CoreError> finish(uint32_t layer, const std::vector<uint32_t>& experts, bool keep) {
     std::optional<CoreError> error;
     for (uint32_t job = 0; job < experts.size() && !error; ++job) {
       const auto settled = [&] {

@@ -35,11 +35,11 @@ TEST(Slab, AddressSpaceCostsNothingUntilItIsWritten) {
   EXPECT_LT(resident_bytes(), before + (16 << 20));
 }
 
-TEST(Slab, ReleasedPagesGoBackAndReadAsZeroTheOthersStay) {
+TEST(Slab, WhatIsNotKeptGoesBackAndReadsAsZeroTheRestStays) {
   Slab slab(64 << 20);
   memset(slab.data(), 1, 64 << 20);
   const uint64_t full = resident_bytes();
-  slab.release(8 << 20, 48 << 20);
+  slab.keep({{0, 8 << 20}, {56 << 20, 8 << 20}});
   // Under a sanitizer or an emulator the figure also counts what they keep for themselves.
   if (!kFewerCases) {
     EXPECT_LT(resident_bytes(), full - (40 << 20));
@@ -50,18 +50,25 @@ TEST(Slab, ReleasedPagesGoBackAndReadAsZeroTheOthersStay) {
   EXPECT_EQ(slab.data()[56 << 20], 1);
 }
 
-TEST(Slab, OnlyWholePagesAreReleased) {
+TEST(Slab, OnlyWholePagesGoBack) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   Slab slab(8 * page);
   memset(slab.data(), 1, 8 * page);
-  slab.release(page / 2, 3 * page);
+  slab.keep({{0, page / 2}, {3 * page + page / 2, 5 * page}});
   EXPECT_EQ(slab.data()[page - 1], 1);
   EXPECT_EQ(slab.data()[page], 0);
   EXPECT_EQ(slab.data()[3 * page - 1], 0);
   EXPECT_EQ(slab.data()[3 * page], 1);
-  slab.release(5 * page + 1, page);
-  EXPECT_EQ(slab.data()[6 * page - 1], 1);
-  EXPECT_EQ(slab.data()[6 * page], 1);
+}
+
+TEST(Slab, WhatIsKeptIsBackedToItsEndAndNoFurther) {
+  if (kFewerCases) GTEST_SKIP() << "a sanitizer or an emulator keeps tables of the address space";
+  constexpr size_t kKept = (31 << 20) + 8192;
+  Slab slab(64 << 20);
+  slab.keep({{4096, kKept}});
+  const uint64_t before = resident_bytes();
+  memset(slab.data() + 4096, 1, kKept);
+  EXPECT_LE(resident_bytes(), before + kKept + (256 << 10)) << "a huge page reaches beyond what is kept";
 }
 
 TEST(Slab, MoreThanTheAddressSpaceIsAnErrorWithTheNumber) {

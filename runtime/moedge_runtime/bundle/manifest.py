@@ -187,6 +187,9 @@ class Manifest(_Frozen):
     """None in an inline bundle, whose experts are inside `graphs.model`."""
     quality: dict[str, PartReport] = {}
     """By part of `quantization`; parts kept in float32 are not listed."""
+    parts: dict[str, str] = {}
+    """By part of `quantization` that has files of its own: a fingerprint of everything that their bytes follow from
+    (weights, architecture, precision, versions). An export may take over a part whose fingerprint is the same."""
     files: list[FileEntry]
 
     @model_validator(mode="after")
@@ -198,4 +201,12 @@ class Manifest(_Frozen):
             complete = self.experts is None and self.graphs.model is not None and not self.graphs.layers
         if not complete:
             raise ValueError(f"graphs and experts do not fit the form '{self.form}'")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_of_four_bits_are_whole_bytes(self) -> Manifest:
+        text = self.model.text
+        for name, inputs in (("hidden_size", text.hidden_size), ("moe_intermediate_size", text.moe_intermediate_size)):
+            if self.quantization.experts.bits == 4 and inputs % 2:
+                raise ValueError(f"{name} is {inputs}; with experts of 4 bits it must be even")
         return self

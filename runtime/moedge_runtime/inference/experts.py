@@ -31,6 +31,9 @@ class ExpertStatistics:
         read_bytes: Bytes read.
         prefetch_used: Records read ahead and then computed with.
         prefetch_unused: Records read ahead and thrown away.
+        preloaded: Records that `preload` began to read.
+        preloaded_bytes: Of these records.
+        preload_used: Of these, those that a later call computed with or waited for.
         failed_reads: I/O errors, short reads and checksum mismatches.
         evictions: Records dropped for others.
         queue_depth_sum: Reads outstanding whenever a read was added, itself included; divided by `reads` the mean.
@@ -54,6 +57,9 @@ class ExpertStatistics:
     read_bytes: int = 0
     prefetch_used: int = 0
     prefetch_unused: int = 0
+    preloaded: int = 0
+    preloaded_bytes: int = 0
+    preload_used: int = 0
     failed_reads: int = 0
     evictions: int = 0
     queue_depth_sum: int = 0
@@ -97,6 +103,22 @@ class ExpertBank(Protocol):
 
         Raises:
             BundleError: A record cannot be read or is damaged, or an input is not finite.
+        """
+        ...
+
+    def preload(self) -> None:
+        """The flash is idle until the next call: begin to read what that will probably need, and return at once.
+
+        The next `compute` ends it, so it is to be called again whenever nothing will be computed for a while. It
+        changes no result, and an expert that cannot be read fails nothing until a `compute` needs it.
+        """
+        ...
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """Change the memory that it may take; what no longer fits is dropped before this returns.
+
+        Raises:
+            ConfigError: It is too small; the old one stays in force.
         """
         ...
 
@@ -214,6 +236,14 @@ class NumpyExperts:
         self._counts.update(calls=1, tokens=len(moe_input), compute_ns=perf_counter_ns() - start_ns - waited_ns)
         return result
 
+    def preload(self) -> None:
+        """Nothing: it reads an expert when a call needs it."""
+
+    def set_budget(self, budget_bytes: int) -> None:
+        """See `ExpertBank.set_budget`; no budget is too small."""
+        self._cache_bytes = budget_bytes
+        self._evict()
+
     def statistics(self) -> ExpertStatistics:
         """See `ExpertBank.statistics`; `hits` and `used_bytes` are of the float32 arrays that it keeps."""
         counts = self._counts
@@ -251,10 +281,13 @@ class NumpyExperts:
                 return found
             self.cached_bytes += found.nbytes
         self._cache[key] = found
+        self._evict()
+        return found
+
+    def _evict(self) -> None:
         while self.cached_bytes > self._cache_bytes:
             self.cached_bytes -= self._cache.popitem(last=False)[1].nbytes
             self._counts["evictions"] += 1
-        return found
 
     def _read(self, layer: int, expert: int) -> npt.NDArray[np.uint8]:
         position = self._position[layer]

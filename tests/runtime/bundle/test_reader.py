@@ -32,6 +32,20 @@ def test_a_written_bundle_opens_with_the_manifest_that_was_written(bundle_path: 
     assert bundle.json("generation_config.json") == {}
 
 
+@pytest.mark.parametrize("name", ["hidden_size", "moe_intermediate_size"])
+def test_experts_of_four_bits_with_rows_of_odd_length_are_refused(bundle_path: Path, name: str) -> None:
+    manifest = json.loads((bundle_path / "manifest.json").read_text())
+    manifest["model"]["text"][name] = 33
+    edit_manifest(bundle_path, model=manifest["model"], quantization=manifest["quantization"])
+    with pytest.raises(BundleError, match=rf"{name} is 33; with experts of 4 bits it must be even") as error:
+        Bundle.open(bundle_path)
+    assert error.value.key == "bundle.manifest_invalid"
+    manifest["quantization"]["experts"]["bits"] = 8
+    edit_manifest(bundle_path, model=manifest["model"], quantization=manifest["quantization"])
+    with pytest.raises(BundleError, match="its own shape and precision"):
+        Bundle.open(bundle_path)  # of eight bits they are possible; these records are others
+
+
 def test_a_directory_without_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as error:
         Bundle.open(tmp_path)

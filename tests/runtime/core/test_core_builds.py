@@ -38,8 +38,13 @@ class Build:
     options: tuple[str, ...] = ()
     runner: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("g++",)
-    executed: tuple[str, ...] = field(default=("BitForBitAtEveryRowCount/scalar", "Identity.", "Faults."))
+    executed: tuple[str, ...] = field(
+        default=("BitForBitAtEveryRowCount/scalar", "Identity.", "Faults.", "GoldenBits.")
+    )
 
+
+ISA_CLAIMS = ("BitForBitAtEveryRowCount", "EveryArchitecture", "EveryMachine")
+"""Ends of the names of tests of one instruction set each."""
 
 PLAIN = Build("plain")
 ADDRESS = Build("address-undefined", ("-DMOEDGE_SANITIZE=address,undefined",))
@@ -50,7 +55,10 @@ AARCH64 = Build(
     (f"-DCMAKE_TOOLCHAIN_FILE={TOOLCHAIN}",),
     QEMU,
     ("aarch64-linux-gnu-g++", QEMU[0]),
-    ("Isa.OnAarch64WithDotProductsTheyAreChosen", "BitForBitAtEveryRowCount/neondot", "EveryArchitecture/neondot"),
+    (
+        "Isa.OnAarch64TheBestKernelsOfTheProcessorAreChosen",
+        *(f"{claim}/{isa}" for claim in ISA_CLAIMS for isa in ("neondot", "neoni8mm")),
+    ),
 )
 
 
@@ -64,10 +72,19 @@ def test_the_cores_own_tests_pass_and_none_that_matters_is_skipped(build: Build)
 
 
 @pytest.mark.slow
-def test_an_arm_processor_without_dot_products_gets_the_scalar_kernels() -> None:
-    results = results_of(AARCH64, "Isa.*:Identity.*Instruction*:CApi.*", {"QEMU_CPU": "cortex-a72"})
+@pytest.mark.parametrize(
+    ("processor", "best", "missing"),
+    [("cortex-a72", "scalar", ("neondot", "neoni8mm")), ("cortex-a76", "neondot", ("neoni8mm",))],
+)
+def test_an_older_arm_processor_gets_the_kernels_that_it_can_run(
+    processor: str, best: str, missing: tuple[str, ...]
+) -> None:
+    results = results_of(AARCH64, "Isa.*:*Identity.*Instruction*:*GoldenBits*:CApi.*", {"QEMU_CPU": processor})
     assert "failed" not in results.values()
-    assert results["Isa.OnAarch64WithDotProductsTheyAreChosen"] == "skipped"
+    golden = "GoldenBits.AConversationGivesThemOnEveryMachine"
+    assert results[f"{golden}/{best}"] == "passed"
+    assert {results[f"{golden}/{isa}"] for isa in missing} == {"skipped"}
+    assert results["Isa.OnAarch64TheBestKernelsOfTheProcessorAreChosen"] == "passed"
     assert results["CApi.AConversationFromAFileGivesWhatTheCoreGivesFromMemory"] == "passed"
 
 
@@ -101,8 +118,8 @@ def outcome(result: str) -> str:
     return {"COMPLETED": "passed", "SKIPPED": "skipped"}[result]
 
 
-def run(*command: object, environment: Mapping[str, str] | None = None) -> None:
-    """Runs it; the test fails with what the command printed if the command does."""
+def run(*command: object, environment: Mapping[str, str] | None = None) -> str:
+    """What the command prints; the test fails with that if the command does."""
     done = subprocess.run(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -113,3 +130,4 @@ def run(*command: object, environment: Mapping[str, str] | None = None) -> None:
         env={**os.environ, **(environment or {})},
     )
     assert done.returncode == 0, done.stdout[-8000:]
+    return done.stdout

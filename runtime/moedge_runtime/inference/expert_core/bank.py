@@ -9,12 +9,12 @@ import weakref
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.expert_core.failure import core_failure
+from moedge_runtime.inference.expert_core.hot_set import Counts
 from moedge_runtime.inference.expert_core.library import (
     ABI,
     LIBRARY,
@@ -106,7 +106,7 @@ class NativeExperts:
             crc32c=checksums.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32)),
             isa=None if isa is None else isa.encode(),
         )
-        self._calling = threading.Lock()  # compute, pin, set_budget
+        self._calling = threading.Lock()  # compute, preload, pin, set_budget, set_counts
         self._closing = threading.Lock()  # what may run beside these, and close
         core = ctypes.c_void_p()
         error = CoreError()
@@ -161,6 +161,17 @@ class NativeExperts:
                     raise core_failure(error, self._path, self._moe_layers, layer)
         return result
 
+    def preload(self) -> None:
+        """See `ExpertBank.preload`: pinned experts first, then those used most often and most recently.
+
+        Waits for a call that another thread has under way.
+        """
+        error = CoreError()
+        with self._calling:
+            status = self._library.moedge_core_preload(self._opened(), ctypes.byref(error))
+        if status != Status.OK:
+            raise core_failure(error, self._path, self._moe_layers)
+
     def pin(self, keys: Sequence[tuple[int, int]]) -> None:
         """Keep exactly these experts in memory from the time they are first read; replaces the last set.
 
@@ -190,12 +201,27 @@ class NativeExperts:
         if status != Status.OK:
             raise core_failure(error, self._path, self._moe_layers)
 
-    def counts(self) -> npt.NDArray[np.uint64]:
+    def counts(self) -> Counts:
         """How often each expert was chosen by a token: uint64 [layers with experts, experts]."""
         counts = np.empty((len(self._moe_layers), self._experts), np.uint64)
         with self._closing:
             self._library.moedge_core_counts(self._opened(), counts.ctypes.data)
         return counts
+
+    def set_counts(self, counts: Counts) -> None:
+        """Start from the counts of an earlier run, best before the first `preload`; `counts` goes on from here.
+
+        What was chosen often is read first, and stays as if it had been used at this rate for long.
+
+        Args:
+            counts: uint64 [layers with experts, experts], as `hot_set.load_counts` gives them.
+        """
+        values = np.ascontiguousarray(counts, np.uint64)
+        shape = (len(self._moe_layers), self._experts)
+        if values.shape != shape:
+            raise ValueError(f"counts {values.shape} are to be [layers with experts, experts], {shape}")
+        with self._calling:
+            self._library.moedge_core_set_counts(self._opened(), values.ctypes.data)
 
     def statistics(self) -> ExpertStatistics:
         """See `ExpertBank.statistics`."""

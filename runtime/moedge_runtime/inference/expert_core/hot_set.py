@@ -1,4 +1,6 @@
-"""Learned hot set: how often each expert was chosen, kept in a file, and which experts are worth pinning.
+"""Learned hot set: how often each expert was chosen, kept in a file for the next run, and which are worth pinning.
+
+`NativeExperts.set_counts` takes the counts, so that `preload` reads the experts ahead that were chosen most.
 
 The file is JSON: `{"format": "moedge-expert-counts", "version": 1, "moe_layers": [0, 1, …], "num_experts": 128,
 "counts": [[…], …]}`, with a row of `num_experts` counts for every decoder layer of `moe_layers`.

@@ -13,7 +13,7 @@ from typing import Any
 
 from moedge_runtime.errors import ConfigError
 
-ABI = 1
+ABI = 2
 """MOEDGE_CORE_ABI."""
 
 LIBRARY = Path(__file__).with_name("libmoedge_core.so")
@@ -87,6 +87,9 @@ class CoreStatistics(ctypes.Structure):
         ("read_bytes", ctypes.c_uint64),
         ("prefetch_used", ctypes.c_uint64),
         ("prefetch_unused", ctypes.c_uint64),
+        ("preloaded", ctypes.c_uint64),
+        ("preloaded_bytes", ctypes.c_uint64),
+        ("preload_used", ctypes.c_uint64),
         ("failed_reads", ctypes.c_uint64),
         ("evictions", ctypes.c_uint64),
         ("flash_wait_ns", ctypes.c_uint64),
@@ -114,6 +117,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "moedge_core_pin": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.c_uint32, _ERROR)),
     "moedge_core_set_budget": (ctypes.c_int, (_CORE, ctypes.c_uint64, _ERROR)),
+    "moedge_core_preload": (ctypes.c_int, (_CORE, _ERROR)),
+    "moedge_core_set_counts": (None, (_CORE, ctypes.c_void_p)),
     "moedge_core_counts": (None, (_CORE, ctypes.c_void_p)),
     "moedge_core_get_statistics": (None, (_CORE, ctypes.POINTER(CoreStatistics))),
     "moedge_core_isa": (ctypes.c_char_p, (_CORE,)),
@@ -123,7 +128,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 """Result and arguments of each function; arrays are passed as addresses."""
 
 
-INSTRUCTION_SETS = ("scalar", "avx2", "avx512vnni", "neondot")
+INSTRUCTION_SETS = ("scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm")
 """All that the core has kernels for; `usable_instruction_sets` are those of this processor."""
 
 
