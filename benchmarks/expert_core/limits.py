@@ -7,7 +7,7 @@ import mmap
 import os
 import statistics
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -38,11 +38,9 @@ def memory_bandwidth(threads: int, rounds: int = 5) -> float:
     return threads * MEMORY_BYTES / statistics.median(_together(threads, read) for _ in range(rounds))
 
 
-def flash_bandwidth(path: Path, record_bytes: int, count: int, threads: int, seed: int) -> float:
-    """Bytes a second of `count` O_DIRECT reads of random records of `path`, `threads` at a time."""
-    records = path.stat().st_size // record_bytes
-    wanted = np.random.default_rng(seed).permutation(records)[:count].tolist()
-    remaining = iter(wanted)
+def read_seconds(path: Path, record_bytes: int, records: Sequence[int], threads: int) -> float:
+    """Seconds that O_DIRECT reads of these records take, in this order, `threads` at a time."""
+    remaining = iter(records)
     lock = threading.Lock()
     file = os.open(path, os.O_RDONLY | os.O_DIRECT)
     buffers = [_huge_buffer(record_bytes) for _ in range(threads)]
@@ -59,14 +57,20 @@ def flash_bandwidth(path: Path, record_bytes: int, count: int, threads: int, see
 
     seconds = _together(threads, read)
     os.close(file)
-    return len(wanted) * record_bytes / seconds
+    return seconds
+
+
+def touch_memory(nbytes: int) -> None:
+    """Use so much memory once. What a guest has never used its host may have to find first: 16 ms for 2 MiB, once."""
+    _huge_buffer(nbytes).close()
 
 
 def _huge_buffer(nbytes: int) -> mmap.mmap:
     """Memory backed by huge pages where the kernel has them, as the core's slots are; small pages slow direct reads."""
     buffer = mmap.mmap(-1, -(-nbytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES)
     buffer.madvise(mmap.MADV_HUGEPAGE)
-    buffer.write(b"\1" * len(buffer))
+    for start in range(0, len(buffer), HUGE_PAGE_BYTES):
+        buffer[start : start + HUGE_PAGE_BYTES] = b"\1" * HUGE_PAGE_BYTES
     return buffer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import google_crc32c
@@ -25,6 +26,8 @@ from moedge_runtime.bundle import (
 )
 
 HIDDEN, WIDTH, EXPERTS, TOP_K = 2048, 768, 128, 8
+LAYERS = 48
+"""Of the whole model."""
 SCALE = {4: 0.02, 8: 0.0012}
 """Largest scale of a block by bits: weights of a standard deviation near 0.05, as a trained layer of this width has."""
 
@@ -49,6 +52,11 @@ def write_records(directory: Path, layers: int, precision: Precision, seed: int 
     return Bundle(directory, _manifest(layers, precision, info))
 
 
+def stack_records(directory: Path) -> Bundle:
+    """All layers of the model, 16.3 GB; see `write_records`."""
+    return write_records(directory / "stack-int4-32", LAYERS, Precision(bits=4))
+
+
 def _write(path: Path, layers: int, layout: ExpertLayout, rng: np.random.Generator) -> list[list[int]]:
     pool = rng.integers(0, 256, POOL_BYTES, dtype=np.uint8)
     record = np.zeros(layout.record_bytes, np.uint8)
@@ -62,6 +70,9 @@ def _write(path: Path, layers: int, layout: ExpertLayout, rng: np.random.Generat
                     part[:] = _content(section.name, section.nbytes, layout.precision, pool, rng)
                 file.write(record.data)
                 checksums[-1].append(google_crc32c.value(record.tobytes()))
+        file.flush()
+        os.fsync(file.fileno())  # else the system would write while the measurements read
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return checksums
 
 

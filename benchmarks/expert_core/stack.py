@@ -1,138 +1,82 @@
-"""48 layers of records on flash under a memory cap: prefill and decode beside what flash and kernels allow.
-
-Run by `__main__` in a process of its own, inside the cap.
-"""
+"""48 layers of records on flash under a memory cap: prefill and decode beside what flash and kernels allow."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from moedge_runtime.bundle import Precision
-from moedge_runtime.inference.expert_core import NativeExperts
-
-from expert_core.limits import flash_bandwidth
-from expert_core.records import HIDDEN, write_records
+from expert_core.conductor import BesideFlash, Conductor
+from expert_core.limits import touch_memory
+from expert_core.measured import PassesWanted, Setup
+from expert_core.records import LAYERS
 from expert_core.report import report
-from expert_core.routing import Router
 
-LAYERS, PREFILL_TOKENS, DECODE_TOKENS = 48, 220, 20
 BUDGET_BYTES = 5 << 30
 MOST_BEYOND_BUDGET_MIB = 64.0
 BOUND = 1.25
-FRAMES = 5
-READERS = 4
-FLASH_RECORDS = 500
-"""Records of one measurement of the flash: 1.3 GB, about a second."""
+FRAMES, RESIDENT_ROUNDS = 5, 10
+KINDS = {"prefill": PassesWanted(tokens=220), "decode": PassesWanted(tokens=1, count=10)}
+RESIDENT_LAYERS = 8
+"""That are measured with everything resident: 2.7 GB, far more than the processor's cache."""
+RESIDENT_BUDGET_BYTES = 3 << 30
 
 
-class Stack:
-    """Passes through all layers, each with the same hidden states."""
-
-    def __init__(self, core: NativeExperts, skew: float) -> None:
-        self._core = core
-        self._router = Router(LAYERS, skew)
-        self._hidden = np.random.default_rng(0).standard_normal((PREFILL_TOKENS, HIDDEN), dtype=np.float32)
-
-    def run(self, tokens: int) -> tuple[float, float]:
-        """Seconds of a pass, and the bytes that it could not have found in memory."""
-        logits = self._router.logits(tokens)
-        before = self._core.statistics()
-        start = perf_counter()
-        for layer in range(LAYERS):
-            self._core.compute(layer, self._hidden[:tokens], logits[layer])
-        seconds = perf_counter() - start
-        done = self._core.statistics() - before
-        return seconds, done.read_bytes * (1 - done.prefetch_unused / max(1, done.reads))
+def stack(directory: Path) -> bool:
+    """Frames of a prefill and a decode, at skewed and at uniform routing; whether every bound was kept."""
+    touch_memory(BUDGET_BYTES)
+    kept = [frames(directory, skew) for skew in (1.7, 0.0)]
+    return all(kept)
 
 
-def stack(directory: Path, resident_s: dict[int, float]) -> bool:
-    """Frames of a prefill and a decode, at skewed and at uniform routing, the flash measured before and after each.
-
-    Args:
-        directory: Holds the records.
-        resident_s: Seconds of a pass with everything resident, by tokens.
-    """
-    bundle = write_records(directory / "stack-int4-32", LAYERS, Precision(bits=4))
-    path, record_bytes = bundle.file("experts.bin"), bundle.expert_layout.record_bytes
-    ok = True
-    seeds = iter(range(1000))
-
-    def flash() -> float:
-        return flash_bandwidth(path, record_bytes, FLASH_RECORDS, READERS, next(seeds))
-
-    for skew in (1.7, 0.0):
-        core = NativeExperts(bundle, BUDGET_BYTES, threads=2, readers=READERS, max_tokens=1024)
-        passes = Stack(core, skew)
-        passes.run(PREFILL_TOKENS)  # the first fills the memory
-        for _ in range(DECODE_TOKENS):
-            passes.run(1)
-        shares: dict[str, list[float]] = {"prefill": [], "decode": []}
-        times: dict[str, list[float]] = {"prefill": [], "decode": []}
-        speeds = [flash()]
+def frames(directory: Path, skew: float) -> bool:
+    """Frames at one routing, after two that fill the memory and tell what is missed."""
+    resident_s = resident_seconds(directory, skew)
+    done: dict[str, list[BesideFlash]] = {kind: [] for kind in KINDS}
+    with Conductor(directory, Setup(str(directory), BUDGET_BYTES, skew)) as measured:
+        for wanted in KINDS.values():
+            measured.run(wanted)
+        earlier = {kind: measured.run(wanted).missed for kind, wanted in KINDS.items()}
         for _ in range(FRAMES):
-            for kind, tokens, count in (("prefill", PREFILL_TOKENS, 1), ("decode", 1, DECODE_TOKENS)):
-                seconds, missed = np.sum([passes.run(tokens) for _ in range(count)], axis=0)
-                speeds.append(flash())
-                limit = max(float(missed) / statistics.mean(speeds[-2:]), count * resident_s[tokens])
-                shares[kind].append(float(seconds) / limit)
-                times[kind].append(float(seconds) / count)
-        label = f"skew {skew}"
-        for kind, values in shares.items():
-            report(f"{label}: {kind}", times[kind], "s")
-            ok &= report(f"{label}: {kind} over its limit", values, "ratio", BOUND)
-        report(f"{label}: flash, plain reader", [speed / 1e9 for speed in speeds], "GB/s")
-        peak = _peak_bytes()
-        ok &= report(
-            f"{label}: peak memory beyond the budget", [(peak - BUDGET_BYTES) / 2**20], "MiB", MOST_BEYOND_BUDGET_MIB
-        )
-        core.close()
-    return ok
+            for kind, wanted in KINDS.items():
+                done[kind].append(measured.run_beside_flash(wanted, earlier[kind]))
+                earlier[kind] = done[kind][-1].missed
+        memory, most_anonymous_bytes = measured.memory(), measured.most_anonymous_bytes
+    kept = []
+    for kind, wanted in KINDS.items():
+        label, passes = f"skew {skew}: {kind}", done[kind]
+        report(label, [one.seconds / wanted.count for one in passes], "s")
+        report(f"{label}: missed", [one.missed_bytes / wanted.count / 1e9 for one in passes], "GB")
+        bandwidths = [bandwidth / 1e9 for one in passes for bandwidth in one.bandwidths]
+        report(f"{label}: plain reader of the same records", bandwidths, "GB/s")
+        shares = [one.over_limit(wanted.count * resident_s[kind]) for one in passes]
+        kept.append(report(f"{label}: over its limit", shares, "ratio", BOUND))
+    beyond = _mib(memory.peak - BUDGET_BYTES)
+    details: dict[str, Any] = {
+        "core_says_mib": _mib(memory.core_says),
+        "before_core_mib": {kind: _mib(nbytes) for kind, nbytes in memory.before_core.items()},
+        "at_the_end_mib": {kind: _mib(nbytes) for kind, nbytes in memory.now.items()},
+        "anonymous_of_group_mib": _mib(most_anonymous_bytes),
+    }
+    label = f"skew {skew}: peak memory beyond the budget"
+    kept.append(report(label, [beyond], "MiB", MOST_BEYOND_BUDGET_MIB, **details))
+    return all(kept)
 
 
-def cold(directory: Path) -> bool:
-    """Experts that nobody has asked for before, beside a plain reader of the same records, in turn."""
-    bundle = write_records(directory / "stack-int4-32", LAYERS, Precision(bits=4))
-    path, record_bytes = bundle.file("experts.bin"), bundle.expert_layout.record_bytes
-    hidden: npt.NDArray[np.float32] = np.ones((1, HIDDEN), np.float32)
-    shares, ours, plain = [], [], []
-    for seed in range(9):
-        core = NativeExperts(bundle, 512 << 20, threads=2, readers=READERS, max_tokens=8)
-        logits = Router(LAYERS, 0.0, seed).logits(1)
-        start = perf_counter()
-        for layer in range(LAYERS):
-            core.compute(layer, hidden, logits[layer])
-        speed = core.statistics().read_bytes / (perf_counter() - start)
-        core.close()
-        reader = flash_bandwidth(path, record_bytes, 8 * LAYERS, READERS, seed)
-        ours.append(speed / 1e9)
-        plain.append(reader / 1e9)
-        shares.append(speed / reader)
-    report("cold experts: core", ours, "GB/s")
-    report("cold experts: plain reader", plain, "GB/s")
-    return report("cold experts: core over a plain reader", shares, "ratio", 0.90, "higher")
+def resident_seconds(directory: Path, skew: float) -> dict[str, float]:
+    """Seconds of a pass through all layers with everything resident, by kind; from `RESIDENT_LAYERS` of them."""
+    setup = Setup(str(directory), RESIDENT_BUDGET_BYTES, skew, layers=RESIDENT_LAYERS, prefetch=False)
+    result = {}
+    with Conductor(directory, setup) as measured:
+        while measured.run(PassesWanted(tokens=1000)).missed:
+            pass  # until all that the routing ever wants has been read
+        for kind, wanted in KINDS.items():
+            scale = LAYERS / RESIDENT_LAYERS / wanted.count
+            seconds = [scale * measured.run(wanted).seconds for _ in range(RESIDENT_ROUNDS)]
+            report(f"skew {skew}: {kind}: with everything resident", seconds, "s")
+            result[kind] = statistics.median(seconds)
+    return result
 
 
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-
-
-def main() -> None:
-    """Entry point of the capped process; exit code 1 if a bound was not kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("resident_s", type=json.loads)
-    arguments = parser.parse_args()
-    resident_s = {int(tokens): seconds for tokens, seconds in arguments.resident_s.items()}
-    ok = cold(arguments.directory) & stack(arguments.directory, resident_s)
-    raise SystemExit(0 if ok else 1)
-
-
-if __name__ == "__main__":
-    main()
+def _mib(nbytes: int) -> float:
+    return round(nbytes / 2**20, 1)
