@@ -15,6 +15,8 @@ import torch
 from moedge_export.architecture import Architecture
 from moedge_export.tensors import EMBEDDING, HEAD, expected_tensors
 
+EXPERTS = ".mlp.experts."
+
 CONSTANT_CHANNELS = 32
 CONSTANT_VALUE = 1.0
 EMBEDDING_STD = 0.6
@@ -24,7 +26,9 @@ POOL_VALUES = (1 << 22) + 1031
 
 
 class SyntheticWeights:
-    """Serves every tensor of an architecture in the Hugging Face layout, the same for the same seed.
+    """Serves every tensor of an architecture as the published checkpoint has it, the same for the same seed.
+
+    Experts are stored with inputs before outputs, [experts, inputs, outputs], as on the Hugging Face Hub.
 
     Implements `moedge_export.checkpoint.WeightSource`. Thread-safe: nothing changes after construction.
     """
@@ -50,7 +54,8 @@ class SyntheticWeights:
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """See `WeightSource.shape`."""
-        return self._shapes.get(name)
+        shape = self._shapes.get(name)
+        return (shape[0], shape[2], shape[1]) if shape is not None and EXPERTS in name else shape
 
     def dtype(self, name: str) -> str:
         """See `WeightSource.dtype`: all are bfloat16, as published."""
@@ -70,7 +75,14 @@ class SyntheticWeights:
             values[:, :CONSTANT_CHANNELS] = popularity[:, None].to(values.dtype)
         elif _is_merger_output(name):
             values[: max(0, CONSTANT_CHANNELS - start)] = 0  # the bias alone makes the constant channels
+        elif EXPERTS in name:
+            # torch transposes matrices five times faster than stacks of them.
+            values = torch.stack([matrix.T.contiguous() for matrix in values])
         return values
+
+    def fingerprint(self) -> str:
+        """See `WeightSource.fingerprint`."""
+        return f"synthetic weights, seed {self._seed}, skew {self._skew}"
 
     def _random(self, name: str, start: int, stop: int, row: int) -> torch.Tensor:
         count = (stop - start) * row
@@ -92,7 +104,7 @@ class SyntheticWeights:
             return ROUTER_STD
         if name.endswith(".pos_embed.weight"):
             return 0.02
-        inputs = shape[-1] if ".mlp.experts." in name else math.prod(shape[1:])
+        inputs = shape[-1] if EXPERTS in name else math.prod(shape[1:])
         scale = 1 / math.sqrt(inputs)
         # What a branch adds to the residual stream stays small beside the token itself.
         return scale * (0.3 / self._residual_branches if re.search(r"o_proj|down_proj", name) else 1.0)

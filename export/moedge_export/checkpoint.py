@@ -14,6 +14,7 @@ from moedge_export.architecture import MODEL_TYPE, Architecture
 from moedge_export.safetensors_reader import DTYPES, SafetensorsReader
 from moedge_export.tensors import EMBEDDING, HEAD, expected_tensors, expert_tensors
 
+CONFIG_FILES = ["config.json"]
 HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.json"]
 
 
@@ -27,7 +28,10 @@ class WeightSource(Protocol):
         """Data type of a tensor as safetensors names it; F32, F16 and BF16 can be exported."""
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Elements `start` to `stop` along the first axis, in the stored data type."""
+        """Elements `start` to `stop` along the first axis, in the stored data type; thread-safe."""
+
+    def fingerprint(self) -> str:
+        """Tells weights apart from any others; the same for a copy of the same weights."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,11 @@ class Checkpoint:
         assert shape is not None
         return self.weights.rows(name, 0, shape[0]).float()
 
-    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Rows `start` to `stop` of a tensor as float32."""
-        return self.weights.rows(name, start, stop).float()
-
     def expert(self, layer: int, expert: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights of one expert.
+        """Weights of one expert in the stored data type, maybe with the inputs outermost in memory.
 
         Returns:
-            gate_up float32 [2I, H], the gates first, and down float32 [H, I].
+            gate_up [2I, H], the gates first, and down [H, I].
         """
         gate_up, down = (
             self._expert_matrix(name, shape, expert) for name, shape in expert_tensors(self.architecture, layer).items()
@@ -70,8 +70,8 @@ class Checkpoint:
     def _expert_matrix(self, name: str, shape: tuple[int, ...], expert: int) -> torch.Tensor:
         # The Hub's files have inputs before outputs, transformers 5 saves outputs first, and its loader tells them
         # apart by shape alone (core_model_loading.Transpose with check_dims, 5.23). So do we.
-        matrix = self.weights.rows(name, expert, expert + 1)[0].float()
-        return matrix if self.weights.shape(name) == shape else matrix.T.contiguous()
+        matrix = self.weights.rows(name, expert, expert + 1)[0]
+        return matrix if self.weights.shape(name) == shape else matrix.T
 
     @property
     def embedding_name(self) -> str:
@@ -90,7 +90,7 @@ def open_checkpoint(checkpoint: str | Path, revision: str | None = None) -> Chec
     Raises:
         CheckpointError: Not found, of another architecture, not supported, incomplete or truncated.
     """
-    directory, name, commit = _locate(checkpoint, revision)
+    directory, name, commit = _locate(checkpoint, revision, HUB_FILES)
     config = read_config(directory)
     from moedge_export.tasks import architecture_of  # noqa: PLC0415 (seconds to import)
 
@@ -98,6 +98,19 @@ def open_checkpoint(checkpoint: str | Path, revision: str | None = None) -> Chec
     weights = SafetensorsReader(directory)
     check_tensors(weights, architecture)
     return Checkpoint(directory, name, commit, architecture, weights)
+
+
+def config_architecture(checkpoint: str | Path, revision: str | None = None) -> Architecture:
+    """The numbers of a checkpoint from its config alone: of a Hugging Face id no weights are downloaded.
+
+    Raises:
+        CheckpointError: Not found, of another architecture, or not supported.
+    """
+    directory, _, _ = _locate(checkpoint, revision, CONFIG_FILES)
+    config = read_config(directory)
+    from moedge_export.tasks import architecture_of  # noqa: PLC0415 (seconds to import)
+
+    return architecture_of(config)
 
 
 def read_config(directory: Path) -> Any:
@@ -175,7 +188,7 @@ def check_tensors(weights: WeightSource, architecture: Architecture) -> None:
             )
 
 
-def _locate(checkpoint: str | Path, revision: str | None) -> tuple[Path, str, str | None]:
+def _locate(checkpoint: str | Path, revision: str | None, files: list[str]) -> tuple[Path, str, str | None]:
     path = Path(checkpoint)
     if path.is_dir():
         if revision is not None:
@@ -190,11 +203,11 @@ def _locate(checkpoint: str | Path, revision: str | None) -> tuple[Path, str, st
             f"There is no directory '{checkpoint}', and it is no Hugging Face id (owner/name) either.",
             key="checkpoint.not_found",
         )
-    directory = _download(str(checkpoint), revision)
+    directory = _download(str(checkpoint), revision, files)
     return directory, str(checkpoint), directory.name
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import (  # noqa: PLC0415
         GatedRepoError,
@@ -206,7 +219,7 @@ def _download(name: str, revision: str | None) -> Path:
 
     at = f" at revision '{revision}'" if revision else ""
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except GatedRepoError as error:
         message = f"The Hugging Face Hub wants a login for '{name}'. Accept its terms there and run `hf auth login`."
         raise CheckpointError(message, key="checkpoint.gated") from error

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from moedge_export.options import ExportOptions
 
 PARTS = ("attention", "head", "embedding", "vision")
@@ -49,6 +55,15 @@ PRECISION = click.Choice(["fp32", "int8", "int4"])
 )
 @click.option("--revision", help="Branch, tag or commit of a Hugging Face repository.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--restart", is_flag=True, help="Delete what an interrupted export left, instead of going on with it.")
+@click.option(
+    "--reuse",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Take over the parts of BUNDLE that would come out the same: they are linked, not written.",
+)
+@click.option("--dry-run", is_flag=True, help="Print sizes by part, disk and memory; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @click.option("--progress/--no-progress", default=None, help="Progress bar on stderr [default: on a terminal].")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def export(
@@ -66,13 +81,18 @@ def export(
     activations: str,
     revision: str | None,
     overwrite: bool,
+    restart: bool,
+    reuse: Path | None,
+    dry_run: bool,
+    as_json: bool,
     progress: bool | None,
     quiet: bool,
 ) -> None:
     """Convert CHECKPOINT into the bundle OUT.
 
     CHECKPOINT is a directory with a Qwen3-VL-MoE checkpoint (config.json and safetensors) or a Hugging Face id such as
-    Qwen/Qwen3-VL-30B-A3B-Instruct. OUT is written whole or not at all.
+    Qwen/Qwen3-VL-30B-A3B-Instruct. OUT is written whole or not at all. An export that was interrupted keeps its
+    finished layers beside OUT, in .OUT.partial; the same command goes on with them.
     """
     from moedge_export.options import ExportOptions  # noqa: PLC0415 (torch and transformers take seconds)
 
@@ -86,24 +106,70 @@ def export(
         parts={part: value for part, value in chosen.items() if value},  # type: ignore[misc]
         revision=revision,
         overwrite=overwrite,
+        restart=restart,
+        reuse=reuse,
     )
-    run_export(
-        checkpoint, out, options, show_progress=sys.stderr.isatty() if progress is None else progress, quiet=quiet
-    )
+    if dry_run:
+        show_plan(checkpoint, out, options, as_json=as_json)
+        return
+    show_progress = sys.stderr.isatty() if progress is None else progress
+    run_export(checkpoint, out, options, show_progress=show_progress, quiet=quiet, as_json=as_json)
 
 
-def run_export(checkpoint: str, out: Path, options: ExportOptions, *, show_progress: bool, quiet: bool = False) -> None:
+def show_plan(checkpoint: str, out: Path, options: ExportOptions, *, as_json: bool) -> None:
+    """Print what the export would write and need; raises the error that it would raise for want of room."""
+    from moedge_export.plan import plan_export  # noqa: PLC0415
+
+    plan = plan_export(checkpoint, out, options)
+    click.echo(json.dumps(plan.to_json()) if as_json else plan.text())
+    plan.check()
+
+
+def run_export(
+    checkpoint: str,
+    out: Path,
+    options: ExportOptions,
+    *,
+    show_progress: bool,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> None:
     """Export with a progress bar on stderr and say on stdout what was written; `quiet` leaves both away."""
     from tqdm import tqdm  # noqa: PLC0415
 
     from moedge_export.pipeline import export_bundle  # noqa: PLC0415
 
     started = time.monotonic()
-    # As an exception, so that what is half written is removed; 143 is what a shell reports for SIGTERM.
+    # As an exception, so that what is kept is said; 143 is what a shell reports for SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tqdm(disable=quiet or not show_progress, unit="step", file=sys.stderr) as bar:
+    bar = tqdm(disable=quiet or not show_progress, unit="B", unit_scale=True, mininterval=0.5, file=sys.stderr)
+    with bar, _messages(bar, logging.ERROR if quiet else logging.INFO):
         manifest = export_bundle(checkpoint, out, options, bar)
     nbytes = sum(entry.nbytes for entry in manifest.files)
     seconds = time.monotonic() - started
-    if not quiet:
+    if as_json:
+        summary = {"bundle": str(out), "form": manifest.form, "nbytes": nbytes, "seconds": round(seconds, 1)}
+        click.echo(json.dumps(summary))
+    elif not quiet:
         click.echo(f"Wrote {manifest.form} bundle '{out}': {nbytes / 1e6:,.1f} MB in {seconds:,.1f} s.")
+
+
+@contextmanager
+def _messages(bar: tqdm[NoReturn], level: int) -> Iterator[None]:
+    """What the export logs appears on stderr, above the bar."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            bar.clear()
+            click.echo(f"moedge: {self.format(record)}", err=True)
+            bar.refresh()
+
+    logger, handler = logging.getLogger("moedge_export"), Handler()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -58,7 +58,9 @@ class GraphBuilder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._data_path = path.with_name(f"{path.name}.data")
-        self._data_path.write_bytes(b"")
+        for file in (path, self._data_path):
+            file.unlink(missing_ok=True)  # never written in place: it may be a link to another bundle's file
+        self._data_path.touch()
         self._data_bytes = 0
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from onnx import TensorProto
 
 from moedge_export.attention import CacheValues
 from moedge_export.decoder import decoder_layer, head
-from moedge_export.experts import encode_expert, expert_layout
+from moedge_export.experts import EncodedExpert, encode_expert, expert_layout
 from moedge_export.graph import MICROSOFT, GraphBuilder, Shape
 from moedge_export.part import PartBuilder
 
@@ -35,13 +34,8 @@ class InlineParts:
     experts: PartBuilder
 
 
-def build_inline(parts: InlineParts, after_step: Callable[[], None]) -> None:
-    """Fill the parts' graph with model.onnx as docs/bundle-format.md describes it.
-
-    Args:
-        parts: With an empty graph.
-        after_step: Called after each expert and each layer.
-    """
+def build_inline(parts: InlineParts) -> None:
+    """Fill the parts' graph, which is empty, with model.onnx as docs/bundle-format.md describes it."""
     graph, checkpoint = parts.attention.graph, parts.attention.checkpoint
     text = checkpoint.architecture.text
     taps = len(checkpoint.architecture.vision.deepstack_visual_indexes)
@@ -72,11 +66,10 @@ def build_inline(parts: InlineParts, after_step: Callable[[], None]) -> None:
             if values.hidden is not None:
                 hidden = values.hidden
             else:
-                mixed = _experts(parts.experts, layer, (values.moe_input, values.router_logits), after_step)
+                mixed = _experts(parts.experts, layer, (values.moe_input, values.router_logits))
                 hidden = graph.op("Add", values.residual, mixed)
             if layer < taps:
                 hidden = graph.op("Add", hidden, graph.op("Gather", deepstack, graph.constant(layer), axis=0))
-        after_step()
     hidden = graph.op("Gather", hidden, wanted, axis=0)
     logits = graph.op("Unsqueeze", head(parts.head, hidden), graph.constant([0]))
     graph.output("logits", logits, np.float32, [1, "wanted", text.vocab_size])
@@ -107,7 +100,7 @@ def mrope_frequencies(text: TextInfo) -> np.ndarray[tuple[int], np.dtype[np.floa
     return frequencies
 
 
-def _experts(part: PartBuilder, layer: int, inputs: tuple[str, str], after_expert: Callable[[], None]) -> str:
+def _experts(part: PartBuilder, layer: int, inputs: tuple[str, str]) -> str:
     """Add the experts of a layer on their input [S, H] and the router's logits [S, E]; returns [S, H]."""
     graph, checkpoint, quantizer = part.graph, part.checkpoint, part.quantizer
     text, precision = checkpoint.architecture.text, quantizer.precision
@@ -116,10 +109,14 @@ def _experts(part: PartBuilder, layer: int, inputs: tuple[str, str], after_exper
         names[array.name], slots[array.name] = graph.reserve(
             f"experts.{array.name}", array.dtype, (text.num_experts, *array.shape)
         )
-    for expert in range(text.num_experts):
-        for name, values in encode_expert(checkpoint, quantizer, layer, expert).items():
+
+    def encoded(expert: int) -> EncodedExpert:
+        return encode_expert(checkpoint, quantizer, layer, expert)
+
+    for expert, result in quantizer.in_order(encoded, range(text.num_experts)):
+        result.count(quantizer)
+        for name, values in result.arrays.items():
             slots[name].write(expert, values[None])
-        after_expert()
     places = MOE_INPUTS if precision.bits == 32 else QMOE_INPUTS
     operands = [*inputs, *[""] * (max(places[name] for name in names) - 1)]
     for name, value in names.items():

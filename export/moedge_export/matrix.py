@@ -9,17 +9,17 @@ import torch
 
 from moedge_export.checkpoint import Checkpoint
 
-CHUNK_WEIGHTS = 1 << 22
-"""Weights read at once: 16 MiB of float32, small beside the caches of a workstation and large beside call overhead."""
+CHUNK_WEIGHTS = 1 << 20
+"""Weights read at once, by one thread: large beside call overhead, and enough pieces for all threads."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """float32 [rows, inputs], read on demand.
+    """[rows, inputs], read on demand.
 
     Attributes:
         name: What it is called in the checkpoint.
-        read: Rows `start` to `stop`.
+        read: Rows `start` to `stop`, in the checkpoint's data type; thread-safe.
     """
 
     name: str
@@ -27,11 +27,11 @@ class Matrix:
     inputs: int
     read: Callable[[int, int], torch.Tensor]
 
-    def chunks(self) -> Iterator[tuple[int, torch.Tensor]]:
-        """All rows in order, in pieces of about `CHUNK_WEIGHTS`, each with the index of its first row."""
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """First row and the row behind the last of pieces of about `CHUNK_WEIGHTS`, in order."""
         step = max(1, CHUNK_WEIGHTS // self.inputs)
         for start in range(0, self.rows, step):
-            yield start, self.read(start, min(start + step, self.rows))
+            yield start, min(start + step, self.rows)
 
 
 def checkpoint_matrix(checkpoint: Checkpoint, *names: str) -> Matrix:
@@ -49,7 +49,7 @@ def checkpoint_matrix(checkpoint: Checkpoint, *names: str) -> Matrix:
         for name, size in zip(names, sizes, strict=True):
             low, high = max(start - offset, 0), min(stop - offset, size)
             if low < high:
-                parts.append(checkpoint.rows(name, low, high).reshape(high - low, inputs))
+                parts.append(checkpoint.weights.rows(name, low, high).reshape(high - low, inputs))
             offset += size
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 

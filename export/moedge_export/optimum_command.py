@@ -38,6 +38,8 @@ class MoedgeExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optim
         for part in ("attention", "head", "embedding", "vision"):
             parser.add_argument(f"--{part}", choices=precisions, help=f"Precision of the {part}.")
         parser.add_argument("--overwrite", action="store_true", help="Replace OUTPUT if it exists.")
+        parser.add_argument("--restart", action="store_true", help="Delete what an interrupted export left.")
+        parser.add_argument("--reuse", type=Path, help="Bundle to take over parts from that would come out the same.")
 
     def run(self) -> None:
         """Export; an error is one sentence on stderr and exit code 1 or 2, as with `moedge export`."""
@@ -68,4 +70,6 @@ class MoedgeExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optim
             parts={part: getattr(args, part) for part in PARTS if getattr(args, part)},
             revision=args.revision,
             overwrite=args.overwrite,
+            restart=args.restart,
+            reuse=args.reuse,
         )

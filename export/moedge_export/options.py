@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from moedge_runtime.bundle import Precision, Quantization
@@ -39,6 +40,9 @@ class ExportOptions:
     Attributes:
         precision: Of the experts, and by `DEFAULT_PARTS` of every part that `parts` does not name.
         activations: How ONNX Runtime multiplies quantized weights.
+        overwrite: Replace a bundle that is there.
+        restart: Delete what an interrupted export has left instead of going on with it.
+        reuse: A finished bundle; parts of it that would come out the same are taken over.
     """
 
     precision: PrecisionName = "int4"
@@ -49,6 +53,8 @@ class ExportOptions:
     parts: dict[Part, PrecisionName] = field(default_factory=dict)
     revision: str | None = None
     overwrite: bool = False
+    restart: bool = False
+    reuse: Path | None = None
 
     @property
     def accuracy_level(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from moedge_export.checkpoint import Checkpoint
 from moedge_export.graph import MICROSOFT, Array, GraphBuilder
 from moedge_export.matrix import Matrix, checkpoint_matrix
+from moedge_export.quantize import Quantized
 from moedge_export.quantizer import Quantizer
 
 
@@ -51,8 +52,8 @@ class PartBuilder:
         precision = self.quantizer.precision
         if precision.bits == 32:
             weight, slot = self.graph.reserve(f"{name}.weight", np.float32, (matrix.rows, matrix.inputs))
-            for start, rows in matrix.chunks():
-                slot.write(start, rows.numpy())
+            for start, stop in matrix.chunks():
+                slot.write(start, matrix.read(start, stop).float().numpy())
             return self.graph.op("Gemm", x, weight, *([bias] if bias else []), transB=1)
         product = self.graph.op(
             "MatMulNBits",
@@ -79,8 +80,12 @@ class PartBuilder:
         if not precision.symmetric:
             shapes["zero_point"] = (np.uint8, (matrix.rows, -(-blocks * precision.bits // 8)))
         reserved = {kind: self.graph.reserve(f"{name}.{kind}", *shape) for kind, shape in shapes.items()}
-        for start, rows in matrix.chunks():
-            result = self.quantizer.quantize(matrix.name, rows)
+
+        def quantized(chunk: tuple[int, int]) -> Quantized:
+            return self.quantizer.quantize(matrix.name, matrix.read(*chunk))
+
+        for (start, _), result in self.quantizer.in_order(quantized, matrix.chunks()):
+            self.quantizer.count(result)
             arrays: dict[str, Array | None] = {
                 "weight": result.weight.reshape(-1, blocks, block_bytes),
                 "scale": result.scale.astype(np.float32),

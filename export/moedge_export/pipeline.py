@@ -1,169 +1,215 @@
-"""From checkpoint to bundle: one layer, then one expert at a time."""
+"""From checkpoint to bundle: one layer, then one expert at a time, going on where an earlier export stopped."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+import dataclasses
+import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from moedge_runtime import __version__
 from moedge_runtime.bundle import (
     BundleWriter,
-    ExpertsInfo,
+    EmbeddingInfo,
     Graphs,
     Manifest,
     ModelInfo,
     Quantization,
     SourceInfo,
 )
+from moedge_runtime.bundle.writer import workspace_of
+from moedge_runtime.errors import CheckpointError, ConfigError
 
 from moedge_export.assets import write_assets
-from moedge_export.checkpoint import Checkpoint, open_checkpoint
-from moedge_export.decoder import build_head, build_layer
-from moedge_export.embedding import write_embedding
-from moedge_export.estimate import bundle_bytes, check_room
-from moedge_export.experts import write_experts
-from moedge_export.graph import GraphBuilder
-from moedge_export.inline import InlineParts, build_inline
+from moedge_export.checkpoint import Checkpoint, config_architecture, open_checkpoint
+from moedge_export.embedding import EMBEDDING_NAME
+from moedge_export.estimate import bundle_bytes, check_memory, check_room, memory_bytes
+from moedge_export.experts_file import EXPERTS_NAME, ExpertsFile
+from moedge_export.identity import differences, export_identity, part_fingerprints
+from moedge_export.journal import JOURNAL_NAME, Identity, Journal
 from moedge_export.options import ExportOptions, check_blocks
-from moedge_export.part import PartBuilder
-from moedge_export.quantizer import Quantizer
-from moedge_export.vision import build_vision
+from moedge_export.parallel import processors, quantizing_threads
+from moedge_export.pieces import HEAD_NAME, MODEL_NAME, VISION_NAME, Pieces
+from moedge_export.reading import CountedWeights, input_bytes
+from moedge_export.reuse import Donor
 
-PARTS = tuple(Quantization.model_fields)
-VISION_NAME, HEAD_NAME, MODEL_NAME = "vision.onnx", "head.onnx", "model.onnx"
+logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
     """Is told how far the export is; tqdm's bars fit."""
 
     def reset(self, total: float | None = None) -> None:
-        """There are `total` steps to do."""
+        """There are `total` bytes to read."""
 
     def update(self, n: float | None = 1) -> object:
-        """`n` more steps are done."""
+        """`n` more bytes are read."""
 
 
 def export_bundle(
     checkpoint: str | Path | Checkpoint, destination: Path, options: ExportOptions, progress: Progress | None = None
 ) -> Manifest:
-    """Write the bundle `destination`.
+    """Write the bundle `destination`, or go on with it if an export with the same options was interrupted.
 
     Args:
         checkpoint: Local directory, Hugging Face id, or one that is open already.
         destination: A directory that does not exist yet, unless `options.overwrite`.
         options: What the user chose.
-        progress: Counts one step for every expert, layer and vision block.
+        progress: Counts the bytes read from the checkpoint.
 
     Raises:
-        CheckpointError: The checkpoint cannot be exported.
-        ConfigError: The options do not fit the checkpoint.
-        StorageError: There is no room, or the disk fails; nothing is left behind.
+        CheckpointError: The checkpoint cannot be exported; nothing is left behind.
+        ConfigError: The options do not fit the checkpoint, the bundle to reuse, or what an earlier export left.
+        StorageError: There is no room, or the disk fails; finished pieces are kept.
     """
+    quantization = options.quantization()
+    if isinstance(checkpoint, Checkpoint):
+        architecture = checkpoint.architecture
+    else:
+        architecture = config_architecture(checkpoint, options.revision)
+    check_blocks(quantization, architecture)
+    check_memory(memory_bytes(architecture, quantization, processors()))
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint, options.revision)
-    architecture, quantization = checkpoint.architecture, options.quantization()
-    check_blocks(quantization, architecture)
-    check_room(destination, bundle_bytes(architecture, quantization, options.form))
-    text = architecture.text
+    weights = checkpoint.weights.fingerprint()
+    fingerprints = part_fingerprints(checkpoint, options, weights)
+    donor = Donor.open(options.reuse, fingerprints) if options.reuse else None
+    present = _own_bytes(workspace_of(destination)) + (donor.new_bytes(destination) if donor else 0)
+    check_room(destination, bundle_bytes(architecture, quantization, options.form), present)
     if progress is not None:
-        progress.reset(text.num_hidden_layers + len(text.moe_layers) * text.num_experts + architecture.vision.depth)
-    with _quantizing_threads() as pool, BundleWriter(destination, overwrite=options.overwrite) as writer:
-        export = _Export(
-            checkpoint,
-            writer.path,
-            {name: Quantizer(getattr(quantization, name), options.accuracy_level, pool) for name in PARTS},
-            progress,
-        )
-        tokens = write_assets(writer.path, checkpoint)
-        embedding = write_embedding(writer.path, checkpoint, export.quantizers["embedding"])
-        graphs, experts = export.write_paged() if options.form == "paged" else export.write_inline()
-        source = SourceInfo(name=checkpoint.name, revision=checkpoint.revision, created_by=f"moedge {__version__}")
-        manifest = Manifest(
-            form=options.form,
-            model=ModelInfo(
-                architecture=architecture.name, source=source, text=text, vision=architecture.vision, tokens=tokens
-            ),
-            quantization=quantization,
-            graphs=graphs,
-            embedding=embedding,
-            experts=experts,
-            quality={name: each.tally.report() for name, each in export.quantizers.items() if each.tally.weights},
-            files=writer.file_entries(),
-        )
-        writer.finish(manifest)
+        counted = CountedWeights(checkpoint.weights, progress.update)
+        checkpoint = dataclasses.replace(checkpoint, weights=counted)
+    writer = BundleWriter(destination, overwrite=options.overwrite, resume=not options.restart)
+    with quantizing_threads() as pool, writer:
+        journal = Journal(writer.workspace / JOURNAL_NAME)
+        pieces = Pieces(checkpoint, writer, journal, quantization, options.accuracy_level, pool, donor)
+        try:
+            manifest = _Export(pieces, options, fingerprints).run(
+                export_identity(checkpoint, options, weights), progress
+            )
+            writer.finish(manifest)
+        except CheckpointError:
+            writer.kept = None  # a better checkpoint is another one
+            raise
+        except OSError:
+            raise  # the writer's message says what is kept
+        except BaseException:
+            if writer.kept:
+                logger.warning("%s", writer.kept)
+            raise
     return manifest
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Export:
-    """Writes the graphs and experts of one bundle.
+    pieces: Pieces
+    options: ExportOptions
+    fingerprints: dict[str, str]
 
-    Attributes:
-        directory: The bundle in the making.
-        quantizers: By part.
-    """
+    def run(self, identity: Identity, progress: Progress | None) -> Manifest:
+        """Make what is missing; returns the manifest of the complete bundle, which is not written yet."""
+        pieces, writer = self.pieces, self.pieces.writer
+        self._refuse_another(identity)
+        taken = pieces.donor.take_over(writer.path) if pieces.donor else {}
+        makes_experts = self.options.form == "paged" and EXPERTS_NAME not in taken
+        with pieces.open_experts() if makes_experts else nullcontext() as experts:
+            self._keep_what_is_intact(identity, experts, set(taken))
+            if progress is not None:
+                progress.reset(total=self._bytes_to_read())
+            tokens = write_assets(writer.path, pieces.checkpoint)
+            graphs = self._write(experts)
+            entries = pieces.file_entries() | taken | ({EXPERTS_NAME: experts.entry()} if experts else {})
+        checkpoint = pieces.checkpoint
+        text = checkpoint.architecture.text
+        source = SourceInfo(name=checkpoint.name, revision=checkpoint.revision, created_by=f"moedge {__version__}")
+        return Manifest(
+            form=self.options.form,
+            model=ModelInfo(
+                architecture=checkpoint.architecture.name,
+                source=source,
+                text=text,
+                vision=checkpoint.architecture.vision,
+                tokens=tokens,
+            ),
+            quantization=pieces.quantization,
+            graphs=graphs,
+            embedding=EmbeddingInfo(file=EMBEDDING_NAME, row_bytes=entries[EMBEDDING_NAME].nbytes // text.vocab_size),
+            experts=pieces.experts_info() if self.options.form == "paged" else None,
+            quality={name: report for name in Quantization.model_fields if (report := pieces.report(name))},
+            parts=self.fingerprints,
+            files=writer.file_entries(entries),
+        )
 
-    checkpoint: Checkpoint
-    directory: Path
-    quantizers: dict[str, Quantizer]
-    progress: Progress | None
+    def _refuse_another(self, identity: Identity) -> None:
+        """Raise for a workspace of another export that has finished pieces; anything else is cleared away."""
+        journal, writer = self.pieces.journal, self.pieces.writer
+        if journal.identity == identity:
+            return
+        if journal.identity is not None and journal.finished:
+            writer.kept = ""  # it is not ours to remove, and there is nothing to add to the error
+            raise ConfigError(
+                f"'{writer.workspace}' holds {len(journal.finished)} finished pieces of another export, which differs "
+                f"in: {differences(journal.identity, identity)}. Run that export again to finish it, or pass "
+                f"--restart to delete them and start anew.",
+                key="config.another_export",
+            )
+        if journal.finished:
+            logger.warning("The journal in '%s' is damaged: starting anew.", writer.workspace)
+            journal.finished.clear()
+        writer.clear()
 
-    def write_paged(self) -> tuple[Graphs, ExpertsInfo]:
-        """A graph for every layer, the head's, the vision tower's, and experts.bin."""
-        (self.directory / "layers").mkdir()
-        count = self.checkpoint.architecture.text.num_hidden_layers
-        digits = max(2, len(str(count - 1)))
-        layers = [f"layers/{layer:0{digits}d}.onnx" for layer in range(count)]
-        for layer, name in enumerate(layers):
-            with self._graph(name) as graph:
-                build_layer(self._part(graph, "attention"), layer)
-            self._step()
-        with self._graph(HEAD_NAME) as graph:
-            build_head(self._part(graph, "head"))
-        experts = write_experts(self.directory, self.checkpoint, self.quantizers["experts"], self._step)
-        return Graphs(vision=self._write_vision(), layers=layers, head=HEAD_NAME), experts
+    def _keep_what_is_intact(self, identity: Identity, experts: ExpertsFile | None, taken: set[str]) -> None:
+        """Verify what the journal lists, keep that, and remove every other file."""
+        pieces, writer = self.pieces, self.pieces.writer
+        recorded = list(pieces.journal.finished.values())
+        if recorded:
+            logger.info("Verifying %d finished pieces in '%s'.", len(recorded), writer.workspace)
+        pieces.journal.begin(identity, pieces.intact(recorded, experts))
+        writer.kept = pieces.kept()
+        keep = {*taken, *pieces.file_entries(), *([EXPERTS_NAME] if experts else [])}
+        for path in writer.path.rglob("*"):
+            if path.is_file() and path.relative_to(writer.path).as_posix() not in keep:
+                path.unlink()
+        if recorded:
+            logger.info("Resuming: %s are there and verified.", self._progress_in_words())
 
-    def write_inline(self) -> tuple[Graphs, None]:
-        """The decoder as one graph, and the vision tower's."""
-        with self._graph(MODEL_NAME) as graph:
-            attention, head, experts = (self._part(graph, name) for name in ("attention", "head", "experts"))
-            build_inline(InlineParts(attention, head, experts), self._step)
-        return Graphs(vision=self._write_vision(), model=MODEL_NAME), None
+    def _progress_in_words(self) -> str:
+        finished = self.pieces.journal.finished
+        if self.options.form == "inline":
+            return f"{len(finished)} of 3 pieces"
+        kinds = (("attention", "layers' graphs"), ("experts", "layers of experts"))
+        counts = [
+            f"{sum(name in finished for name in names)} of {len(names)} {words}"
+            for part, words in kinds
+            if (names := self.pieces.names(part))
+        ]
+        others = [name for name in ("embedding", "head", "vision") if name in finished]
+        return ", ".join([*counts, *others])
 
-    def _write_vision(self) -> str:
-        with self._graph(VISION_NAME) as graph:
-            build_vision(self._part(graph, "vision"), self._step)
-        return VISION_NAME
+    def _bytes_to_read(self) -> int:
+        finished = set(self.pieces.journal.finished)
+        sizes = input_bytes(self.pieces.checkpoint)
+        if "model" in finished:
+            finished |= {name for name in sizes if name not in ("embedding", "vision")}
+        return sum(nbytes for name, nbytes in sizes.items() if name not in finished and not self.pieces.is_taken(name))
 
-    def _part(self, graph: GraphBuilder, name: str) -> PartBuilder:
-        return PartBuilder(graph, self.checkpoint, self.quantizers[name])
+    def _write(self, experts: ExpertsFile | None) -> Graphs:
+        """Make all pieces that are missing."""
+        pieces = self.pieces
+        pieces.write_embedding()
+        pieces.write_vision()
+        if self.options.form == "inline":
+            pieces.write_model()
+            return Graphs(vision=VISION_NAME, model=MODEL_NAME)
+        pieces.write_layers()
+        pieces.write_head()
+        if experts is not None:
+            pieces.write_experts(experts)
+        return Graphs(vision=VISION_NAME, layers=pieces.layer_files, head=HEAD_NAME)
 
-    @contextmanager
-    def _graph(self, name: str) -> Iterator[GraphBuilder]:
-        graph = GraphBuilder(self.directory / name)
-        yield graph
-        graph.save()
 
-    def _step(self) -> None:
-        if self.progress is not None:
-            self.progress.update()
-
-
-@contextmanager
-def _quantizing_threads() -> Iterator[ThreadPoolExecutor]:
-    """A thread for every processor; torch's own threads, which would fight with them, rest meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        # macOS has no affinity.
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        with ThreadPoolExecutor(processors) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
+def _own_bytes(directory: Path) -> int:
+    """Bytes on the disk that only the files below `directory` take up."""
+    stats = [path.stat() for path in directory.rglob("*") if path.is_file()]
+    return sum(stat.st_blocks * 512 for stat in stats if stat.st_nlink == 1)

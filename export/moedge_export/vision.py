@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ NORM_EPSILON = 1e-6
 """Fixed in the code of Qwen3VLMoeVisionBlock and Qwen3VLMoeVisionPatchMerger (transformers 5.23)."""
 
 
-def build_vision(part: PartBuilder, after_block: Callable[[], None] = lambda: None) -> None:
+def build_vision(part: PartBuilder) -> None:
     """Fill the part's graph with vision.onnx as docs/bundle-format.md describes it.
 
     Follows Qwen3VLMoeVisionModel (transformers 5.23). With t > 1 in grid_thw every frame attends to itself alone, as
@@ -26,7 +25,6 @@ def build_vision(part: PartBuilder, after_block: Callable[[], None] = lambda: No
 
     Args:
         part: Of the part `vision`, with an empty graph.
-        after_block: Called after each block of the tower is written.
     """
     graph, architecture = part.graph, part.checkpoint.architecture
     vision, text = architecture.vision, architecture.text
@@ -68,7 +66,6 @@ def build_vision(part: PartBuilder, after_block: Callable[[], None] = lambda: No
             index = architecture.deepstack_mergers[vision.deepstack_visual_indexes.index(block)]
             features = merger(f"deepstack_merger_list.{index}", hidden, norm_after_merge=True)
             deepstack.append(graph.op("Unsqueeze", features, graph.constant([0])))
-        after_block()
     features = merger("merger", hidden, norm_after_merge=False)
     if not deepstack:
         none = graph.op("Slice", graph.op("Unsqueeze", features, graph.constant([0])), *map(graph.constant, ([0], [0])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -102,14 +101,31 @@ def test_zero_blocks_stay_zero(precision: Precision) -> None:
     assert (restored(result, precision, 64) == 0).all() and result.errors.error == 0
 
 
-def test_threads_change_nothing() -> None:
-    weights, precision = weights_of("gaussian", 300, 1024), Precision(bits=4, symmetric=False)
-    with ThreadPoolExecutor(3) as pool:
-        threaded = quantize(weights, precision, pool)
-    alone = quantize(weights, precision)
-    assert threaded.errors == alone.errors
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+@pytest.mark.parametrize("rows", [300, 320])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_neither_data_type_nor_order_in_memory_changes_anything(
+    precision: Precision, dtype: torch.dtype, rows: int
+) -> None:
+    weights = weights_of("gaussian", rows, 1024).to(dtype)
+    plain = quantize(weights.float(), precision)
+    for same in (weights, weights.T.contiguous().T):
+        result = quantize(same, precision)
+        for name in ("weight", "scale", "zero_point"):
+            np.testing.assert_array_equal(getattr(result, name), getattr(plain, name))
+        assert result.errors.error == pytest.approx(plain.errors.error, rel=1e-9)
+        assert result.weights == rows * 1024
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+def test_a_matrix_may_be_cut_between_any_rows(precision: Precision) -> None:
+    weights = weights_of("gaussian", 1000, 260)
+    whole = quantize(weights, precision)
+    pieces = [quantize(piece, precision) for piece in weights.split([1, 37, 300, 662])]
     for name in ("weight", "scale", "zero_point"):
-        np.testing.assert_array_equal(getattr(threaded, name), getattr(alone, name))
+        if getattr(whole, name) is not None:
+            joined = np.concatenate([getattr(piece, name) for piece in pieces])
+            np.testing.assert_array_equal(getattr(whole, name), joined)
 
 
 def round_to_nearest(weights: Any, precision: Precision) -> Any:

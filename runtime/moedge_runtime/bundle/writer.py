@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import glob
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,34 +18,103 @@ from moedge_runtime.errors import StorageError
 
 
 class BundleWriter:
-    """Context manager: files are written under a temporary directory beside `destination`, then renamed to it.
+    """Context manager: files are written into a workspace beside `destination`, then renamed to it.
 
-    Leaving the block with an exception, or without `finish`, removes the temporary directory. Errors of the disk
-    become `StorageError`. What a writer of this destination left when it was killed is removed first.
+    Leaving the block with an exception, or without `finish`, removes the workspace unless `kept` is set. Errors of the
+    disk become `StorageError`. One writer at a time has the workspace of a destination, by a lock that ends with its
+    process.
 
     Args:
         destination: The bundle's directory; its parents are made.
         overwrite: Replace the bundle that is there. Anything that is no bundle is never replaced.
+        resume: Leave what an earlier writer kept, or was killed over, in the workspace; else it is removed.
 
     Attributes:
-        path: The temporary directory; put the files of the bundle here.
+        workspace: `.<name>.partial` beside the destination.
+        path: The bundle in the making, a directory in the workspace; put the files of the bundle here.
+        kept: Why the workspace is worth keeping after an error, in a sentence for the user; None if it is not.
     """
 
-    def __init__(self, destination: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, destination: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.destination = destination.absolute()
         if not self.destination.name:
             raise StorageError(
                 f"'{destination}' is no place for a bundle. Give a directory to make.", key="storage.not_a_bundle"
             )
-        self.path = self.destination.with_name(f"{self._partial_prefix}{os.getpid()}")
+        self.workspace = workspace_of(destination)
+        self.path = self.workspace / "bundle"
+        self.kept: str | None = None
         self._overwrite = overwrite
+        self._resume = resume
         self._finished = False
-
-    @property
-    def _partial_prefix(self) -> str:
-        return f".{self.destination.name}.partial-"
+        self._lock = -1
 
     def __enter__(self) -> BundleWriter:
+        self._check_destination()
+        with disk_errors(self.destination):
+            self.destination.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked_workspace()
+            try:
+                self._check_destination()  # another writer may have finished meanwhile
+                if not self._resume:
+                    self.clear()
+                self.path.mkdir(exist_ok=True)
+            except BaseException:
+                with suppress(OSError):
+                    self.workspace.rmdir()  # if there is nothing in it
+                os.close(self._lock)
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._finished or self.kept is None:
+            shutil.rmtree(self.workspace, ignore_errors=True)
+        os.close(self._lock)
+        if isinstance(error, OSError):
+            with disk_errors(self.destination, self.kept or "Nothing was left behind."):
+                raise error
+
+    def clear(self) -> None:
+        """Remove everything from the workspace."""
+        for path in self.workspace.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.path.mkdir()
+
+    def file_entries(self, known: Mapping[str, FileEntry] | None = None) -> list[FileEntry]:
+        """Size and SHA-256 of every file written so far, sorted by path; those of `known` are not read again."""
+        known = known or {}
+        files = sorted(path for path in self.path.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+        entries = []
+        for path in files:
+            name = path.relative_to(self.path).as_posix()
+            entries.append(known.get(name) or FileEntry(path=name, nbytes=path.stat().st_size, sha256=sha256_of(path)))
+        return entries
+
+    def finish(self, manifest: Manifest) -> None:
+        """Write the manifest, flush everything to the disk and give the directory its name."""
+        with disk_errors(self.destination, self.kept or "Nothing was left behind."):
+            content = f"{manifest.model_dump_json(indent=1)}\n".encode()
+            (self.path / MANIFEST_NAME).write_bytes(content)
+            (self.path / CHECKSUM_NAME).write_text(checksum_line(content))
+            for path in self.path.rglob("*"):
+                _fsync(path)
+            _fsync(self.path)
+            if self.destination.exists():
+                replaced = self.workspace / "replaced"
+                self.destination.rename(replaced)
+                try:
+                    self.path.rename(self.destination)
+                except OSError:
+                    replaced.rename(self.destination)
+                    raise
+            else:
+                self.path.rename(self.destination)
+            self._finished = True
+            _fsync(self.destination.parent)
+
+    def _check_destination(self) -> None:
         if self.destination.exists() and not self._overwrite:
             raise StorageError(
                 f"'{self.destination}' exists already. Remove it, choose another directory, or pass --overwrite.",
@@ -57,77 +126,58 @@ class BundleWriter:
                 f"Remove it yourself or choose another directory.",
                 key="storage.not_a_bundle",
             )
-        with disk_errors(self.destination):
-            self.destination.parent.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
-            self.path.mkdir()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not self._finished:
-            shutil.rmtree(self.path, ignore_errors=True)
-        if isinstance(error, OSError):
-            with disk_errors(self.destination):
-                raise error
+    def _locked_workspace(self) -> int:
+        """Descriptor of the workspace, made if it is not there, that holds its lock until it is closed."""
+        while True:
+            self.workspace.mkdir(exist_ok=True)
+            try:
+                descriptor = os.open(self.workspace, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A writer that ended between our two steps has removed the directory whose lock we got.
+                if self.workspace.exists() and os.path.samestat(os.fstat(descriptor), self.workspace.stat()):
+                    return descriptor
+            except BlockingIOError:
+                os.close(descriptor)
+                raise StorageError(
+                    f"Another process is writing '{self.destination}' at this moment. Wait until it ends, or choose "
+                    f"another directory.",
+                    key="storage.locked",
+                ) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
 
-    def _remove_leftovers(self) -> None:
-        """Remove the temporary directories of writers that were killed."""
-        for path in self.destination.parent.glob(f"{glob.escape(self._partial_prefix)}*"):
-            process = path.name.removeprefix(self._partial_prefix).partition(".")[0]
-            if process.isdigit() and not Path("/proc", process).exists():
-                shutil.rmtree(path, ignore_errors=True)
 
-    def file_entries(self) -> list[FileEntry]:
-        """Size and SHA-256 of every file written so far, sorted by path."""
-        files = sorted(path for path in self.path.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
-        return [
-            FileEntry(path=path.relative_to(self.path).as_posix(), nbytes=path.stat().st_size, sha256=sha256_of(path))
-            for path in files
-        ]
-
-    def finish(self, manifest: Manifest) -> None:
-        """Write the manifest, flush everything to the disk and give the directory its name."""
-        with disk_errors(self.destination):
-            content = f"{manifest.model_dump_json(indent=1)}\n".encode()
-            (self.path / MANIFEST_NAME).write_bytes(content)
-            (self.path / CHECKSUM_NAME).write_text(checksum_line(content))
-            for path in self.path.rglob("*"):
-                _fsync(path)
-            _fsync(self.path)
-            if self.destination.exists():
-                replaced = self.path.with_name(f"{self.path.name}.replaced")
-                self.destination.rename(replaced)
-                try:
-                    self.path.rename(self.destination)
-                except OSError:
-                    replaced.rename(self.destination)
-                    raise
-                shutil.rmtree(replaced, ignore_errors=True)
-            else:
-                self.path.rename(self.destination)
-            self._finished = True
-            _fsync(self.destination.parent)
+def workspace_of(destination: Path) -> Path:
+    """Where a bundle is made before it gets its name; what an interrupted export keeps lies there."""
+    absolute = destination.absolute()
+    return absolute.with_name(f".{absolute.name}.partial")
 
 
 @contextmanager
-def disk_errors(destination: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a `StorageError` that says what to do about it."""
+def disk_errors(destination: Path, left: str = "Nothing was left behind.") -> Iterator[None]:
+    """Turn an OSError of the block into a `StorageError` that says what to do, and with `left` what is still there."""
     try:
         yield
     except OSError as error:
         free = _free_bytes(destination)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = (
-                f"The disk of '{destination}' is full ({free / 1e6:,.0f} MB free); nothing was left behind. "
+                f"The disk of '{destination}' is full ({free / 1e6:,.0f} MB free). {left} "
                 f"Free space or choose another disk."
             )
             raise StorageError(message, key="storage.full") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            message = f"'{destination}' cannot be written: {error.strerror}. Choose a directory that you may write to."
+            message = (
+                f"'{destination}' cannot be written: {error.strerror}. {left} Choose a directory that you may write to."
+            )
             raise StorageError(message, key="storage.read_only") from error
-        raise StorageError(f"Writing '{destination}' failed: {error}.", key="storage.failed") from error
+        raise StorageError(f"Writing '{destination}' failed: {error}. {left}", key="storage.failed") from error
 
 
 def _free_bytes(path: Path) -> int:

@@ -42,7 +42,7 @@ def test_a_full_disk_is_an_error_with_numbers_and_leaves_nothing_behind(small_di
     with pytest.raises(StorageError) as error:
         write_sample(small_disk / "bundle")
     assert error.value.key == "storage.full"
-    assert str(error.value).startswith(f"The disk of '{small_disk}/bundle' is full (0 MB free); nothing was left")
+    assert str(error.value).startswith(f"The disk of '{small_disk}/bundle' is full (0 MB free). Nothing was left")
     assert list(small_disk.iterdir()) == []
 
 
@@ -81,12 +81,38 @@ def test_a_place_without_a_name_is_refused(place: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    (tmp_path / f".bundle.partial-{process.pid}").mkdir()
-    (tmp_path / f".bundle.partial-{os.getppid()}").mkdir()
+    (tmp_path / ".bundle.partial" / "bundle").mkdir(parents=True)
+    (tmp_path / ".bundle.partial" / "bundle" / "stale").write_text("stale")
     write_sample(tmp_path / "bundle")
-    assert {path.name for path in tmp_path.iterdir()} == {"bundle", f".bundle.partial-{os.getppid()}"}
+    assert not (tmp_path / "bundle" / "stale").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_writer_that_resumes_finds_what_another_kept(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), BundleWriter(tmp_path / "bundle") as writer:
+        (writer.path / "head.onnx").write_bytes(b"head")
+        writer.kept = "The head is kept."
+        raise ZeroDivisionError
+    with BundleWriter(tmp_path / "bundle", resume=True) as writer:
+        assert (writer.path / "head.onnx").read_bytes() == b"head"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_disk_says_what_is_kept(tmp_path: Path) -> None:
+    message = r"is full \(.*\)\. Half of it is kept\. Free space"
+    with pytest.raises(StorageError, match=message), BundleWriter(tmp_path / "bundle") as writer:
+        writer.kept = "Half of it is kept."
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_two_writers_of_one_bundle_never_meet(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "bundle") as writer:
+        (writer.path / "head.onnx").write_bytes(b"head")
+        with pytest.raises(StorageError) as error:
+            write_sample(tmp_path / "bundle")
+        assert error.value.key == "storage.locked"
+        assert (writer.path / "head.onnx").read_bytes() == b"head"
+    write_sample(tmp_path / "bundle")
 
 
 def test_overwrite_replaces_the_whole_bundle(tmp_path: Path) -> None:
