@@ -26,7 +26,7 @@ VERIFY_HELP = (
 )
 
 
-def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+def size_option(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """Bytes from a text as moedge.yaml has it, e.g. 512M."""
     if value is None:
         return None
@@ -65,10 +65,18 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--max-context", type=click.IntRange(2), help="Tokens that prompt and answer may have.  [default: 4096]")
 @click.option("--max-pixels", type=click.IntRange(1), help="Upper limit of a picture's area after resizing.")
 @click.option(
-    "--expert-memory",
+    "--memory",
     metavar="SIZE",
-    callback=_size,
-    help="Memory for experts, e.g. 512M or 5G.  [default: what is there]",
+    callback=size_option,
+    help="Memory for the whole process, e.g. 8G; experts get what the rest leaves.  [default: what is there]",
+)
+@click.option(
+    "--expert-memory", metavar="SIZE", callback=size_option, help="Of it for experts.  [default: what the rest leaves]"
+)
+@click.option(
+    "--hot-set",
+    type=click.Path(path_type=Path),
+    help="File that keeps which experts were needed, to read them first at the next start.",
 )
 @click.option(
     "--experts",
@@ -110,9 +118,13 @@ def ask(bundle: str, question: str, **options: Any) -> None:
         max_pixels=options["max_pixels"],
         reuse_prefix=False,
         experts=options["experts"],
+        memory_bytes=options["memory"],
         expert_budget_bytes=options["expert_memory"],
+        hot_set=options["hot_set"],
     )
     with Engine.open(opened, engine_options) as engine:
+        if engine.plan is not None:
+            click.echo(f"[{engine.plan.line()}]", err=True)
         request = replace(request, sampling=_sampling(engine, options))
         answer = _answer(engine, request, stream=not (options["no_stream"] or options["as_json"]))
     if options["as_json"]:
@@ -142,6 +154,7 @@ def timing_line(answer: Answer) -> str:
 def _expert_line(experts: ExpertStatistics) -> str:
     return (
         f"experts {experts.hits:,} hits, {experts.misses:,} misses, {experts.read_bytes / (1 << 20):,.1f} MiB read, "
+        f"{experts.preload_used:,} of {experts.preloaded:,} read while idle were used, "
         f"compute {experts.compute_ms:.0f} ms, flash wait {experts.flash_wait_ms:.0f} ms"
     )
 

@@ -7,14 +7,28 @@ from collections import defaultdict
 import click
 
 from moedge_runtime.bundle import Bundle, Manifest, Precision, Quantization
+from moedge_runtime.cli.ask import size_option
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=str))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def inspect(bundle: str, as_json: bool) -> None:
-    """Show what is inside BUNDLE: model, precision and quantization error by part, sizes by file."""
+@click.option("--memory", metavar="SIZE", callback=size_option, help="Show how a process would divide so much memory.")
+@click.option("--max-context", type=click.IntRange(2), help="With --memory: tokens of prompt and answer.")
+@click.option("--max-pixels", type=click.IntRange(1), help="With --memory: largest area of a picture.")
+def inspect(bundle: str, as_json: bool, memory: int | None, max_context: int | None, max_pixels: int | None) -> None:
+    """Show what is inside BUNDLE: model, precision and quantization error by part, sizes by file.
+
+    With --memory it shows how that would be divided, or refuses it if it is too small, as `ask` and `run` do.
+    """
     opened = Bundle.open(bundle)
+    if memory is not None:
+        from moedge_runtime.inference import EngineOptions  # noqa: PLC0415
+        from moedge_runtime.inference.memory_budget import plan_of  # noqa: PLC0415
+
+        options = EngineOptions(memory_bytes=memory, max_context=max_context, max_pixels=max_pixels)
+        click.echo("\n".join(plan_of(opened, options, memory).table()))
+        return
     if as_json:
         click.echo(opened.manifest.model_dump_json(indent=2))
         return

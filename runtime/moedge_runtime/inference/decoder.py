@@ -15,7 +15,7 @@ from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.kv_cache import KvCache
 from moedge_runtime.inference.layer_runner import LayerRunner
-from moedge_runtime.inference.onnx_session import kv_device, open_session
+from moedge_runtime.inference.onnx_session import kv_device, open_session, open_sessions
 from moedge_runtime.inference.positions import RotaryTable
 
 ShouldStop = Callable[[], bool]
@@ -80,27 +80,30 @@ class PagedDecoder:
         self._experts = experts
         self._rotary = RotaryTable(text.head_dim, text.rope_theta, text.mrope_section)
         self._text = text
-        self._layers: list[Any] = [open_session(bundle.file(graph), provider, threads) for graph in graphs.layers]
+        paths = [bundle.file(graph) for graph in (graphs.head, *graphs.layers)]
+        self._head: Any
+        self._layers: list[Any]
+        self._head, *self._layers = open_sessions(paths, provider, threads)
         self._one_token = LayerRunner(self._layers, text, self.cache, 1)
-        self._head: Any = open_session(bundle.file(graphs.head), provider, threads)
 
     def forward(self, tokens: DecoderInput, should_stop: ShouldStop | None = None) -> FloatArray:
         """See `Decoder.forward`; asks `should_stop` before every layer."""
         count = tokens.hidden.shape[0]
-        total = self.cache.length + count
         runner = self._one_token if count == 1 else LayerRunner(self._layers, self._text, self.cache, count)
-        runner.begin(*self._rotary.cos_sin(tokens.positions), total)
-        hidden = tokens.hidden[None]
+        runner.begin(*self._rotary.cos_sin(tokens.positions), self.cache.length)
+        hidden = runner.hidden
+        hidden[0] = tokens.hidden
         for layer in range(len(self._layers)):
             if should_stop is not None and should_stop():
                 raise Cancelled
-            if runner.run(layer, hidden):
-                hidden = runner.residual + self._experts.compute(layer, runner.moe_input, runner.router_logits)
+            if runner.run(layer):
+                experts = self._experts.compute(layer, runner.moe_input, runner.router_logits)
+                np.add(runner.residual[0], experts, out=hidden[0])
             else:
-                hidden = runner.hidden_out.copy()
+                hidden[...] = runner.residual
             if layer < tokens.deepstack.shape[0] and tokens.image_tokens.size:
                 hidden[0, tokens.image_tokens] += tokens.deepstack[layer]
-        self.cache.length = total
+        self.cache.length += count
         logits = self._head.run(["logits"], {"hidden": np.ascontiguousarray(hidden[:, -1:])})[0]
         return np.asarray(logits[0, 0], np.float32)
 

@@ -7,27 +7,30 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
 from moedge_runtime.bundle import Bundle
-from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.check import RequestChecker, RequestProblem, context_of
-from moedge_runtime.inference.decoder import Cancelled, Decoder, DecoderInput, InlineDecoder, PagedDecoder, ShouldStop
+from moedge_runtime.inference.decoder import Cancelled, Decoder, DecoderInput, ShouldStop
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.embedding import EmbeddingTable
-from moedge_runtime.inference.expert_core.bank import MAX_THREADS, MAX_TOKENS, NativeExperts
-from moedge_runtime.inference.expert_core.memory import rest_of_model
-from moedge_runtime.inference.experts import ExpertBank, NumpyExperts
+from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.generation import Generated, Generation, OnText, TokenChooser
+from moedge_runtime.inference.heap import return_large_blocks
+from moedge_runtime.inference.hot_set_file import HotSetFile
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings, ProcessedImage
-from moedge_runtime.inference.onnx_session import providers_for, thread_count
+from moedge_runtime.inference.memory_budget import plan_for, room_for_pictures
+from moedge_runtime.inference.memory_plan import MemoryPlan
+from moedge_runtime.inference.onnx_session import providers_for
+from moedge_runtime.inference.opening import open_dense, open_experts, open_hot_set
 from moedge_runtime.inference.positions import image_tokens, mrope_positions
+from moedge_runtime.inference.prefix_store import PrefixStore
 from moedge_runtime.inference.prompt import Prompt
-from moedge_runtime.inference.request import DEFAULT_NUMPY_BYTES, Answer, AskRequest, EngineOptions, Timing
+from moedge_runtime.inference.request import Answer, AskRequest, EngineOptions
 from moedge_runtime.inference.sampling import Sampling
+from moedge_runtime.inference.stopwatch import Stopwatch
 from moedge_runtime.inference.thinking import ThinkingTracker
 from moedge_runtime.inference.vision import VisionEncoder, VisionFeatures
 
@@ -39,56 +42,81 @@ class Engine:
         bundle: What it was opened from. Its files are not hashed here: see `moedge_runtime.bundle.verify_bundle`.
         options: How it runs.
         experts: Where a paged decoder has its experts; None for an inline bundle.
+        plan: How a paged bundle's memory is divided; None for an inline one.
     """
 
     def __init__(
-        self, bundle: Bundle, options: EngineOptions, decoder: Decoder, experts: ExpertBank | None = None
+        self,
+        bundle: Bundle,
+        options: EngineOptions,
+        decoder: Decoder,
+        vision: VisionEncoder,
+        *,
+        experts: ExpertBank | None = None,
+        plan: MemoryPlan | None = None,
+        hot_set: HotSetFile | None = None,
     ) -> None:
-        """Join a decoder with everything else of `bundle`; use `open` unless the decoder is your own.
+        """Join the parts of `bundle`; use `open` unless some are your own.
 
         Args:
-            bundle: What the decoder belongs to.
+            bundle: What the others belong to.
             options: Taken as they are.
             decoder: Closed with the engine.
-            experts: The decoder's, for `Answer.experts`; the decoder closes them.
+            vision: The vision tower.
+            experts: The decoder's; the decoder closes them.
+            plan: What `experts` and `vision` were opened with.
+            hot_set: Written while the engine is used.
         """
         self.bundle = bundle
         self.options = options
         self.experts = experts
+        self.plan = plan
+        self._hot_set = hot_set
         self._model = bundle.manifest.model
         self._decoder = decoder
-        self._checker = RequestChecker(bundle, decoder.cache.capacity, options.max_pixels)
+        max_pixels = plan.max_pixels if plan is not None and plan.pixels_limited else options.max_pixels
+        self._checker = RequestChecker(bundle, decoder.cache.capacity, max_pixels)
         settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
-        self._image_processor = ImageProcessor(settings, options.max_pixels)
-        self._vision = VisionEncoder(bundle, options.provider, options.threads)
+        self._image_processor = ImageProcessor(settings, max_pixels)
+        self._vision = vision
         self._embedding = EmbeddingTable(bundle)
         self._lock = threading.Lock()
-        self._cached: list[int] = []  # tokens of the text prefix that the KV cache holds
+        self._prefixes = PrefixStore(decoder.cache)
 
     @classmethod
     def open(cls, bundle: str | Path | Bundle, options: EngineOptions | None = None) -> Engine:
-        """Load a bundle, paged or inline.
+        """Load a bundle, paged or inline, and begin to read experts, those that a hot set knows first.
 
         Raises:
             BundleError: It cannot be used.
-            ConfigError: An option is out of range.
+            ConfigError: An option is out of range, or the memory is too small.
+            StorageError: The hot set cannot be read.
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         options = options or EngineOptions()
         options = replace(options, max_context=context_of(opened, options.max_context))
         providers_for(options.provider)
-        experts = _open_experts(opened, options, thread_count(options.threads))
+        plan = plan_for(opened, options)
+        return_large_blocks()
+        experts = open_experts(opened, options, plan)
         opening: Decoder | ExpertBank | None = experts
         try:
-            opening = decoder = _open_decoder(opened, options, experts)
-            return cls(opened, options, decoder, experts)
+            hot_set = open_hot_set(opened, options, experts)
+            opening, vision = open_dense(opened, options, plan, experts)
+            engine = cls(opened, options, opening, vision, experts=experts, plan=plan, hot_set=hot_set)
         except BaseException:
             if opening is not None:
                 opening.close()
             raise
+        if experts is not None:
+            experts.preload()
+        return engine
 
     def close(self) -> None:
-        """Release sessions, files and memory."""
+        """Write the hot set; release sessions, files and memory. May be called again."""
+        if self._hot_set is not None:
+            self._hot_set.save()
+            self._hot_set = None
         self._decoder.close()
 
     def __enter__(self) -> Engine:
@@ -121,7 +149,12 @@ class Engine:
             BundleError: A file of the bundle is damaged.
         """
         with self._lock:
-            return self._ask(request, on_text, should_stop, on_reasoning)
+            answer = self._ask(request, on_text, should_stop, on_reasoning)
+            if self.experts is not None:
+                self.experts.preload()  # the flash is idle until the next question
+            if self._hot_set is not None:
+                self._hot_set.after_answer()
+        return answer
 
     def check(self, request: AskRequest, unseen_images: int = 0) -> list[RequestProblem]:
         """What `ask` would refuse in `request`, all of it, as far as it can be said without pictures.
@@ -140,20 +173,22 @@ class Engine:
         should_stop: ShouldStop | None,
         on_reasoning: OnText | None,
     ) -> Answer:
-        clock = _Clock()
+        clock = Stopwatch()
         before = self.experts.statistics() if self.experts is not None else None
         images = [self._image_processor(image) for image in request.images]
-        counts = [image_tokens(image.grid_thw, self._model.vision.spatial_merge_size) for image in images]
+        grids = [image.grid_thw for image in images]
+        counts = [image_tokens(grid, self._model.vision.spatial_merge_size) for grid in grids]
         prompt = self._checker.prompts.build(request, counts)
         self._checker.check_lengths(request, prompt)
         generation = self._generation(request, prompt, on_text, on_reasoning)
         clock.lap("preprocess")
         features = self._features(images)
+        del images  # their patches take more memory than the picture
         clock.lap("vision")
         positions = mrope_positions(
             prompt.tokens,
             self._model.tokens.image,
-            [image.grid_thw for image in images],
+            grids,
             self._model.vision.spatial_merge_size,
         )
         reused = self._reused(prompt)
@@ -199,7 +234,10 @@ class Engine:
 
     def _features(self, images: list[ProcessedImage]) -> VisionFeatures:
         if images:
-            return self._vision.encode(images)
+            with room_for_pictures(self.plan, self.experts, images):
+                if self.experts is not None:
+                    self.experts.preload()  # the flash is idle while the graph runs
+                return self._vision.encode(images)
         taps, hidden_size = len(self._model.vision.deepstack_visual_indexes), self._model.text.hidden_size
         return VisionFeatures(
             np.zeros((0, hidden_size), np.float32),
@@ -207,14 +245,9 @@ class Engine:
         )
 
     def _reused(self, prompt: Prompt) -> int:
-        """Tokens of the prompt that the KV cache holds already; at least one token is left to compute."""
-        if not self.options.reuse_prefix:
-            return 0
-        longest = min(len(self._cached), prompt.text_prefix, len(prompt.tokens) - 1)
-        for index in range(longest):
-            if self._cached[index] != prompt.tokens[index]:
-                return index
-        return longest
+        """Tokens of the prompt that the KV cache holds now; at least one token is left to compute."""
+        reusable = min(prompt.text_prefix, len(prompt.tokens) - 1) if self.options.reuse_prefix else 0
+        return self._prefixes.begin(prompt.tokens[:reusable])
 
     def _prefill(
         self,
@@ -224,8 +257,6 @@ class Engine:
         reused: int,
         should_stop: ShouldStop | None,
     ) -> FloatArray:
-        self._cached = prompt.tokens[:reused]
-        self._decoder.cache.truncate(reused)
         new = prompt.tokens[reused:]
         hidden = self._embedding.rows(new)
         places = np.flatnonzero(np.asarray(new) == self._model.tokens.image)
@@ -233,7 +264,8 @@ class Engine:
         logits = self._decoder.forward(
             DecoderInput(hidden, positions[:, reused:], places, features.deepstack), should_stop
         )
-        self._cached = prompt.tokens[: prompt.text_prefix]
+        if self.options.reuse_prefix:
+            self._prefixes.keep(prompt.tokens[: prompt.text_prefix])
         return logits
 
     def _advance(self, position: int) -> Callable[[list[int]], FloatArray]:
@@ -255,60 +287,3 @@ class Engine:
             )
 
         return advance
-
-
-def _open_experts(bundle: Bundle, options: EngineOptions, threads: int) -> ExpertBank | None:
-    """The expert bank of a paged bundle; None for an inline one."""
-    if bundle.manifest.form == "inline":
-        if options.expert_budget_bytes is not None:
-            raise ConfigError(
-                f"Bundle '{bundle.path}' is inline: its experts are part of its model, which is in memory as a whole. "
-                f"Leave out the memory for experts, or export the bundle with --experts paged."
-            )
-        return None
-    if options.experts == "numpy":
-        return NumpyExperts(bundle, options.expert_budget_bytes or DEFAULT_NUMPY_BYTES)
-    if options.experts != "core":
-        return options.experts(bundle)
-    max_context = context_of(bundle, options.max_context)
-    return NativeExperts(
-        bundle,
-        options.expert_budget_bytes,
-        threads=min(threads, MAX_THREADS),
-        readers=options.expert_readers,
-        max_tokens=min(max_context, MAX_TOKENS),
-        rest_bytes=rest_of_model(bundle.manifest, max_context),
-    )
-
-
-def _open_decoder(bundle: Bundle, options: EngineOptions, experts: ExpertBank | None) -> Decoder:
-    max_context = context_of(bundle, options.max_context)
-    if experts is None:
-        return InlineDecoder(bundle, max_context, options.provider, options.threads)
-    return PagedDecoder(bundle, experts, max_context, options.provider, options.threads)
-
-
-class _Clock:
-    """Wall-clock time of the stages of one answer."""
-
-    def __init__(self) -> None:
-        self._start = self._last = perf_counter()
-        self._laps_ms: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        now = perf_counter()
-        self._laps_ms[stage] = 1e3 * (now - self._last)
-        self._last = now
-
-    def timing(self, generated_tokens: int) -> Timing:
-        laps = self._laps_ms
-        decode_s = laps["decode"] / 1e3
-        return Timing(
-            preprocess_ms=laps["preprocess"],
-            vision_ms=laps["vision"],
-            prefill_ms=laps["prefill"],
-            time_to_first_token_ms=laps["preprocess"] + laps["vision"] + laps["prefill"],
-            decode_ms=laps["decode"],
-            decode_tokens_per_s=(generated_tokens - 1) / decode_s if generated_tokens > 1 and decode_s > 0 else None,
-            total_ms=1e3 * (self._last - self._start),
-        )

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from moedge_runtime.bundle import TextInfo
+from moedge_runtime.inference.dequantize import FloatArray
 
 
 class KvCache:
@@ -26,13 +27,30 @@ class KvCache:
         self.capacity = capacity
         self.length = 0
         shape = [1, text.num_key_value_heads, capacity, text.head_dim]
-        self.keys: list[Any] = [_zeros(shape, device) for _ in range(text.num_hidden_layers)]
-        self.values: list[Any] = [_zeros(shape, device) for _ in range(text.num_hidden_layers)]
+        # The attention operator may multiply masked-out slots by 0, so that they must not hold NaN.
+        arrays = [np.zeros(shape, np.float32) for _ in range(2 * text.num_hidden_layers)]
+        buffers: list[Any] = [ort.OrtValue.ortvalue_from_numpy(array, device) for array in arrays]
+        self.keys, self.values = buffers[::2], buffers[1::2]
+        self._arrays = [array[0] for array in arrays] if device == "cpu" else None  # the very memory of the buffers
 
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens only."""
         assert 0 <= length <= self.length
         self.length = length
+
+    def copy(self, length: int) -> list[FloatArray]:
+        """Keys and values of the first `length` tokens, of each layer float32 [KV heads, length, head_dim] twice.
+
+        Empty where the buffers are not in the processor's memory.
+        """
+        return [array[:, :length].copy() for array in self._arrays or ()]
+
+    def restore(self, copied: list[FloatArray]) -> None:
+        """Hold what `copy` returned, or the first tokens of it, and nothing else."""
+        assert self._arrays is not None
+        for array, saved in zip(self._arrays, copied, strict=True):
+            array[:, : saved.shape[1]] = saved
+        self.length = copied[0].shape[1]
 
     def bind(self, binding: Any, layer: int, suffix: str = "") -> None:
         """Bind a layer's buffers to the inputs `past_key`, `past_value` and outputs `present_key`, `present_value`.
@@ -45,8 +63,3 @@ class KvCache:
         for name, buffer in (("key", self.keys[layer]), ("value", self.values[layer])):
             binding.bind_ortvalue_input(f"past_{name}{suffix}", buffer)
             binding.bind_ortvalue_output(f"present_{name}{suffix}", buffer)
-
-
-def _zeros(shape: list[int], device: str) -> Any:
-    # The attention operator may multiply masked-out slots by 0, so that they must not hold NaN.
-    return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32), device)

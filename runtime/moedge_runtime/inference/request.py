@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -36,12 +37,17 @@ class EngineOptions:
         threads: Threads of ONNX Runtime, and as many of the experts (64 at most), which compute when it does not; None
             for one a core.
         provider: Execution provider: `cpu`, `cuda` or `tensorrt`.
-        max_pixels: Upper limit of an image's area after resizing; None for the checkpoint's own.
+        max_pixels: Upper limit of an image's area after resizing; None for the checkpoint's own, or what the memory
+            plan can hold if that is less.
         reuse_prefix: Keep the KV cache of the text before the first image for the next question.
         experts: Expert bank of a paged bundle: `core` is native, `numpy` its slow reference, or what makes another.
-        expert_budget_bytes: Memory for the experts of a paged bundle, buffers included; None for all of them, but at
-            most what `expert_core.memory` allows (`numpy`: `DEFAULT_NUMPY_BYTES`).
+        memory_bytes: Memory for the whole process with a paged bundle, divided by `memory_plan`; None for what the
+            machine has available, less the reserve of `expert_core.memory`.
+        expert_budget_bytes: Of it for the experts, their core's buffers included; None for what the other parts leave
+            (`numpy`: `DEFAULT_NUMPY_BYTES`).
         expert_readers: Threads that read experts, 1 to 64.
+        hot_set: File in which the engine keeps how often each expert was chosen, so that after a start the
+            experts that were needed most are read first; None for a start without knowledge.
     """
 
     max_context: int | None = None
@@ -50,8 +56,10 @@ class EngineOptions:
     max_pixels: int | None = None
     reuse_prefix: bool = True
     experts: Literal["core", "numpy"] | Callable[[Bundle], ExpertBank] = "core"
+    memory_bytes: int | None = None
     expert_budget_bytes: int | None = None
     expert_readers: int = 4
+    hot_set: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.image_processor import ProcessedImage
-from moedge_runtime.inference.onnx_session import open_session
+from moedge_runtime.inference.onnx_session import giving_back, open_session
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,33 @@ class VisionFeatures:
 
 
 class VisionEncoder:
-    """Runs vision.onnx."""
+    """Runs vision.onnx.
 
-    def __init__(self, bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> None:
-        self._session = open_session(bundle.file(bundle.manifest.graphs.vision), provider, threads)
+    Args:
+        bundle: Any.
+        provider: As in EngineOptions.
+        threads: As in EngineOptions.
+        resident: Keep the weights in memory; else they are loaded for each call of `encode` and released after it.
+    """
+
+    def __init__(
+        self, bundle: Bundle, provider: str = "cpu", threads: int | None = None, *, resident: bool = True
+    ) -> None:
+        self._open = partial(open_session, bundle.file(bundle.manifest.graphs.vision), provider, threads)
+        self._session = self._open() if resident else None
 
     def encode(self, images: list[ProcessedImage]) -> VisionFeatures:
-        """Features of all images of a prompt; at least one."""
+        """Features of all images of a prompt; at least one. What the graph computes in is given back at the end.
+
+        Raises:
+            BundleError: The weights cannot be loaded.
+        """
+        session = self._session or self._open()
         outputs = [
-            self._session.run(
+            session.run(
                 ["image_features", "deepstack_features"],
                 {"pixel_values": image.pixel_values, "grid_thw": np.array(image.grid_thw, np.int64)},
+                giving_back(),
             )
             for image in images
         ]

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from moedge_runtime.cli.inspect import describe, inspect, size
 from moedge_runtime.cli.main import main
 from moedge_runtime.cli.verify import verify
+from moedge_runtime.errors import ConfigError
 from runtime.bundle.sample import write_sample
 
 
@@ -15,6 +16,17 @@ def test_inspect_lists_architecture_precision_and_sizes(tmp_path: Path) -> None:
     assert "experts   3 of width 32 in 2 layers, 2 a token" in result.output
     assert "attention  int4 block 32 symmetric" in result.output
     assert "experts.bin                     98.3 kB" in result.output
+
+
+def test_inspect_shows_how_a_process_would_divide_its_memory(tmp_path: Path) -> None:
+    path = str(write_sample(tmp_path / "sample"))
+    result = CliRunner().invoke(inspect, [path, "--memory", "1G", "--max-context", "100"])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].split() == ["memory", "GiB"] and "of             1.00" in lines
+    assert lines[-1].startswith("(100% of all experts; context 100 tokens; pictures up to")
+    with pytest.raises(ConfigError, match="memory=1 MiB is too small for this model"):
+        CliRunner().invoke(inspect, [path, "--memory", "1M"], catch_exceptions=False)
 
 
 def test_inspect_json_is_the_manifest(tmp_path: Path) -> None:

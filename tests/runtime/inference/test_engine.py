@@ -9,7 +9,7 @@ import pytest
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError, ConfigError, RequestError
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions, Sampling
-from moedge_runtime.inference.expert_core.memory import RESERVE_BYTES, default_budget, rest_of_model
+from moedge_runtime.inference.expert_core.memory import default_memory
 from moedge_runtime.inference.experts import NumpyExperts
 from runtime.inference.reference import Reference
 from runtime.inference.test_constraint import PANEL
@@ -252,14 +252,115 @@ def test_the_memory_for_experts_never_changes_a_logit(paged_int4, options):
         assert roomy.experts.statistics().evictions == 0 < paging.experts.statistics().evictions
 
 
-def test_experts_get_what_graphs_and_kv_cache_leave_of_the_memory(paged, monkeypatch):
-    rest = rest_of_model(Bundle.open(paged).manifest, 500)
-    available = RESERVE_BYTES + rest + least_budget(paged, max_context=500) * 5 // 4
-    monkeypatch.setattr("moedge_runtime.inference.expert_core.bank.available_memory", lambda: available)
-    with Engine.open(paged, EngineOptions(max_context=500)) as engine:
-        assert engine.experts.statistics().budget_bytes == default_budget(available, rest)
-    with pytest.raises(ConfigError, match="The memory for experts is too small"):
-        Engine.open(paged, EngineOptions(max_context=2000))
+def test_watches_that_ask_in_turn_have_each_question_computed_once(paged, engine):
+    questions = [AskRequest(text, images=PICTURES[:1], max_new_tokens=8) for text in ("Which lamps are lit?", "Why?")]
+    with Engine.open(paged, EngineOptions(reuse_prefix=False)) as plain:
+        wanted = [plain.ask(question) for question in questions]
+    for question in questions:
+        engine.ask(question)
+    for question, plainly in zip(questions, wanted, strict=True):
+        answer = engine.ask(question)
+        assert answer.text == plainly.text
+        text_after = 9  # as above
+        assert answer.cached_tokens >= answer.prompt_tokens - answer.image_tokens - text_after > 0
+
+
+def test_a_prompt_that_goes_through_the_graphs_in_pieces_gives_the_same_logits(paged_int4, monkeypatch):
+    with Engine.open(paged_int4, EngineOptions(reuse_prefix=False)) as engine:
+        for request in (REQUESTS["three images"], REQUESTS["text only"]):
+            with Recorded(engine) as whole:
+                answer = engine.ask(request)
+            monkeypatch.setattr("moedge_runtime.inference.layer_runner.PIECE_TOKENS", 7)
+            with Recorded(engine) as pieces:
+                assert engine.ask(request).text == answer.text
+            monkeypatch.undo()
+            np.testing.assert_allclose(pieces.logits, whole.logits, atol=1e-4)
+
+
+def test_experts_get_what_the_other_parts_leave_of_the_memory(paged_int4, monkeypatch):
+    monkeypatch.setattr("moedge_runtime.inference.memory_budget.available_memory", lambda: 2 << 30)
+    with Engine.open(paged_int4) as default, Engine.open(paged_int4, EngineOptions(memory_bytes=1 << 30)) as given:
+        assert default.plan.total == default_memory(2 << 30)
+        assert given.plan.total == 1 << 30
+        assert given.experts.statistics().budget_bytes == given.plan.experts == given.plan.parts()["experts"]
+    monkeypatch.setattr("moedge_runtime.inference.memory_budget.available_memory", lambda: 600 << 20)
+    with pytest.raises(ConfigError, match=r"memory=88 MiB is too small .* in MiB: process \d+, layers"):
+        Engine.open(paged_int4)
+    monkeypatch.setattr("moedge_runtime.inference.memory_budget.available_memory", lambda: None)
+    with pytest.raises(ConfigError, match="does not say how much memory is available"):
+        Engine.open(paged_int4)
+
+
+def test_more_memory_than_the_machine_has_is_refused(paged_int4):
+    with pytest.raises(ConfigError, match=r"is more than this machine, .* has: [\d,]+ MiB"):
+        Engine.open(paged_int4, EngineOptions(memory_bytes=1 << 50))
+
+
+class Budgets(NumpyExperts):
+    """Writes down its budget whenever it computes, and every change of it."""
+
+    def __init__(self, bundle):
+        super().__init__(bundle)
+        self.set, self.while_computing = [], set()
+
+    def set_budget(self, budget_bytes):
+        super().set_budget(budget_bytes)
+        self.set.append(budget_bytes)
+
+    def compute(self, layer, moe_input, router_logits):
+        self.while_computing.add(self.statistics().budget_bytes)
+        return super().compute(layer, moe_input, router_logits)
+
+
+def with_plan(paged, **changes):
+    """An engine whose plan differs in `changes` from the one that it was opened with."""
+    opened = Engine.open(paged, EngineOptions(experts=Budgets, memory_bytes=1 << 30))
+    opened.plan = dataclasses.replace(opened.plan, **changes)
+    return opened
+
+
+def test_experts_make_room_for_a_large_picture_and_come_back(paged, engine):
+    with with_plan(paged, least_experts=0) as tight:
+        plan = tight.plan
+        small, large = (dataclasses.replace(REQUESTS["one image"], images=PICTURES[i : i + 1]) for i in (0, 1))
+        plan = dataclasses.replace(plan, total=sum(plan.parts().values()))
+        buffers = plan.buffers  # 48 patches of the small picture fit in them, 140 of the large one do not
+        plan = tight.plan = dataclasses.replace(plan, patch_bytes=buffers // 100)
+        tight.ask(small)
+        assert tight.experts.set == []
+        answer = tight.ask(large)
+        assert tight.experts.set == [plan.experts + buffers - 140 * plan.patch_bytes, plan.experts]
+        assert tight.experts.while_computing == {0, plan.experts}
+    assert answer.text == engine.ask(large).text
+
+
+def test_the_flash_is_used_when_nothing_is_computed(paged, monkeypatch):
+    events = []
+
+    class Idle(NumpyExperts):
+        def preload(self):
+            events.append("preload")
+
+        def compute(self, *arguments):
+            events.append("compute")
+            return super().compute(*arguments)
+
+    with Engine.open(paged, EngineOptions(experts=Idle)) as idle:
+        assert events == ["preload"]
+        encode = idle._vision.encode
+        monkeypatch.setattr(idle._vision, "encode", lambda images: events.append("vision") or encode(images))
+        idle.ask(REQUESTS["one image"])
+    assert events[:3] == ["preload", "preload", "vision"] and events[-1] == "preload"
+    assert set(events[3:-1]) == {"compute"}
+
+
+def test_pictures_that_the_memory_cannot_hold_are_refused(paged):
+    with with_plan(paged, patch_bytes=1 << 30) as tight:
+        with pytest.raises(
+            RequestError, match=r"The pictures have [\d,]+ pixels in all; memory=1,024 MiB is enough for"
+        ):
+            tight.ask(REQUESTS["one image"])
+        assert tight.ask(REQUESTS["text only"]).text
 
 
 def test_the_native_core_and_the_reference_say_the_same(paged, engine):
@@ -271,8 +372,8 @@ def test_the_native_core_and_the_reference_say_the_same(paged, engine):
         assert plain.experts.statistics().budget_bytes == 1 << 20
 
 
-def test_an_answer_tells_what_its_experts_did(paged, engine):
-    with Engine.open(paged) as fresh:
+def test_an_answer_tells_what_its_experts_did(paged):
+    with Engine.open(paged, EngineOptions(experts="numpy", expert_budget_bytes=1)) as fresh:
         first, second = fresh.ask(REQUESTS["one image"]), fresh.ask(REQUESTS["image first"])
         total = fresh.experts.statistics()
     for name in ("calls", "tokens", "hits", "misses", "reads", "read_bytes"):
@@ -305,7 +406,7 @@ def test_another_expert_bank_can_be_put_in_and_is_closed(paged, engine, monkeypa
         assert own.experts is made[0]
         assert own.ask(REQUESTS["text only"]).text == engine.ask(REQUESTS["text only"]).text
     assert made[0]._file == -1
-    monkeypatch.setattr("moedge_runtime.inference.engine.PagedDecoder", None)
+    monkeypatch.setattr("moedge_runtime.inference.opening.PagedDecoder", None)
     with pytest.raises(TypeError):
         Engine.open(paged, EngineOptions(experts=make))
     assert made[1]._file == -1

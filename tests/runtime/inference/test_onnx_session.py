@@ -64,6 +64,46 @@ print(used)
     assert float(result.stdout) < 0.2
 
 
+def copy_graph(path, rows):
+    """A graph that allocates `rows` × 1,024 floats besides its output."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Expand", ["x", "shape"], ["large"]),
+            onnx.helper.make_node("ReduceSum", ["large"], ["y"], keepdims=0),
+        ],
+        "copies",
+        [value("x", onnx.TensorProto.FLOAT, [1, 1024])],
+        [value("y", onnx.TensorProto.FLOAT, [])],
+        [onnx.numpy_helper.from_array(np.array([rows, 1024]), "shape")],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+def test_sessions_compute_in_the_same_memory_and_give_it_back_when_told(tmp_path):
+    paths = [copy_graph(tmp_path / f"{index}.onnx", 16_384) for index in range(8)]
+    program = f"""
+import re
+from pathlib import Path
+import numpy as np
+from moedge_runtime.inference.onnx_session import giving_back, open_sessions
+def own_mib():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+sessions = open_sessions([Path(path) for path in {[str(path) for path in paths]!r}], threads=2)
+before = own_mib()
+for session in sessions:
+    session.run(None, {{"x": np.ones((1, 1024), np.float32)}})
+print(own_mib() - before)
+sessions[0].run(None, {{"x": np.ones((1, 1024), np.float32)}}, giving_back())
+print(own_mib() - before)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    after_all, given_back = map(float, result.stdout.split())
+    assert 60 < after_all < 100  # one graph needs 64 MiB
+    assert given_back < 20
+
+
 def test_no_threads_are_refused():
     with pytest.raises(ConfigError, match="threads=0"):
         thread_count(0)

@@ -1,7 +1,4 @@
-"""How much memory the experts get if nobody says: a share of what the system and the control group have available.
-
-budget = SHARE × (available − RESERVE_BYTES − rest of the model)
-"""
+"""How much memory there is: what the system and the control group have in all and available, and how much to take."""
 
 from __future__ import annotations
 
@@ -9,35 +6,39 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from moedge_runtime.bundle import Manifest
-
-SHARE = 0.9
-"""Of what is left. MemAvailable counts page cache that the system would miss, and other programs grow: a budget that
-makes the system swap or reclaim costs a factor of 3 to 8 (ds4, WARP, BigMoeOnEdge)."""
-
 RESERVE_BYTES = 512 << 20
-"""For what this process allocates besides weights and KV cache: interpreter, ONNX Runtime's arenas, a prefill."""
+RESERVE_SHARE = 10
+"""Of what is available a `RESERVE_SHARE`th is left to others, and `RESERVE_BYTES` at least. MemAvailable counts page
+cache that the system would miss, and other programs grow: a program that makes the system swap or reclaim is 3 to 8
+times slower (ds4, WARP, BigMoeOnEdge)."""
+
+
+def default_memory(available_bytes: int) -> int:
+    """Bytes that the whole process may take of `available_bytes` (0 if there are none to take)."""
+    return max(0, available_bytes - max(RESERVE_BYTES, available_bytes // RESERVE_SHARE))
 
 
 def default_budget(available_bytes: int, rest_bytes: int = 0) -> int:
-    """Bytes that the experts may take of `available_bytes` (0 if there are none left).
+    """Bytes that experts may take where nothing else plans the memory (0 if there are none left).
 
     Args:
         available_bytes: What `available_memory` says.
-        rest_bytes: What the rest of the model will still allocate.
+        rest_bytes: What the process will still allocate besides.
     """
-    return max(0, int(SHARE * (available_bytes - RESERVE_BYTES - rest_bytes)))
+    return max(0, default_memory(available_bytes) - rest_bytes)
 
 
-def rest_of_model(manifest: Manifest, max_context: int) -> int:
-    """Bytes that a paged bundle takes besides its experts: the weights in its graphs and the KV cache (float32).
+def total_memory(root: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process can ever have: the machine's, or the limit of a control group.
 
-    embedding.bin is not counted: it is mapped, and its pages can be dropped.
+    Args:
+        root: Where proc and sys are; for tests.
+
+    Returns:
+        The lowest of these, or None if the system tells neither.
     """
-    text, experts = manifest.model.text, manifest.experts
-    elsewhere = {manifest.embedding.file, experts.file if experts is not None else ""}
-    kv_bytes = 2 * 4 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * max_context
-    return kv_bytes + sum(entry.nbytes for entry in manifest.files if entry.path not in elsewhere)
+    limits = [_meminfo(root, "MemTotal"), *(limit for limit, _ in _groups(root))]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -51,17 +52,18 @@ def available_memory(root: Path = Path("/")) -> int | None:
     Returns:
         The lowest of these, or None if the system tells neither.
     """
-    available = [free for free in (_of_system(root), *_of_groups(root)) if free is not None]
+    free = [_meminfo(root, "MemAvailable"), *(limit - used for limit, used in _groups(root))]
+    available = [each for each in free if each is not None]
     return max(0, min(available)) if available else None
 
 
-def _of_system(root: Path) -> int | None:
-    match = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
+def _meminfo(root: Path, name: str) -> int | None:
+    match = re.search(rf"^{name}:\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
     return int(match[1]) << 10 if match else None
 
 
-def _of_groups(root: Path) -> Iterator[int]:
-    """What each control group that this process is in leaves; sources: cgroups(7), the kernel's cgroup-v1/memory."""
+def _groups(root: Path) -> Iterator[tuple[int, int]]:
+    """Limit and use of each control group of this process; sources: cgroups(7), the kernel's cgroup-v1/memory."""
     mounts = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -69,10 +71,10 @@ def _of_groups(root: Path) -> Iterator[int]:
             for mount in (mounts, mounts / "unified"):
                 for group in _with_parents(mount, path):
                     for limit in ("memory.max", "memory.high"):
-                        yield from _left(group, limit, "memory.current", "inactive_file")
+                        yield from _limit(group, limit, "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
             for group in _with_parents(mounts / "memory", path):
-                yield from _left(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                yield from _limit(group, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def _with_parents(mount: Path, path: str) -> Iterator[Path]:
@@ -82,11 +84,11 @@ def _with_parents(mount: Path, path: str) -> Iterator[Path]:
         yield mount.joinpath(*parts[:count])
 
 
-def _left(group: Path, limit_name: str, usage_name: str, reclaimable_name: str) -> Iterator[int]:
+def _limit(group: Path, limit_name: str, usage_name: str, reclaimable_name: str) -> Iterator[tuple[int, int]]:
     limit, usage = _read(group / limit_name).strip(), _read(group / usage_name).strip()
     if limit.isdigit() and usage.isdigit():  # a group without a limit says "max"
         match = re.search(rf"^{reclaimable_name} (\d+)$", _read(group / "memory.stat"), re.MULTILINE)
-        yield int(limit) - int(usage) + (int(match[1]) if match else 0)
+        yield int(limit), int(usage) - (int(match[1]) if match else 0)
 
 
 def _read(path: Path) -> str:

@@ -1,14 +1,12 @@
 from pathlib import Path
 
-import pytest
-from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference.expert_core.memory import (
     RESERVE_BYTES,
     available_memory,
     default_budget,
-    rest_of_model,
+    default_memory,
+    total_memory,
 )
-from runtime.bundle.sample import TEXT, write_sample
 
 GIB = 1 << 30
 MEMINFO = "MemTotal:       8000000 kB\nMemFree:         100000 kB\nMemAvailable:    {} kB\nBuffers: 1 kB\n"
@@ -35,14 +33,22 @@ def group(directory: str, limit: str, usage: int, inactive_file: int = 0, versio
     }
 
 
-def test_the_budget_is_nine_tenths_of_what_reserve_and_rest_leave():
-    assert default_budget(6 * GIB) == int(0.9 * (6 * GIB - RESERVE_BYTES))
-    assert default_budget(6 * GIB, rest_bytes=2 * GIB) == int(0.9 * (4 * GIB - RESERVE_BYTES))
+def test_a_tenth_of_what_is_available_is_left_to_others_and_never_less_than_the_reserve():
+    assert default_memory(20 * GIB) == 18 * GIB
+    assert default_memory(2 * GIB) == 2 * GIB - RESERVE_BYTES
+    assert default_memory(RESERVE_BYTES) == default_memory(0) == 0
 
 
-@pytest.mark.parametrize("available", [0, RESERVE_BYTES, RESERVE_BYTES + GIB])
-def test_the_budget_is_never_negative(available):
-    assert default_budget(available, rest_bytes=GIB) == 0
+def test_experts_without_a_plan_get_what_the_rest_leaves():
+    assert default_budget(20 * GIB, rest_bytes=3 * GIB) == 15 * GIB
+    assert default_budget(2 * GIB, rest_bytes=2 * GIB) == 0
+
+
+def test_a_process_never_has_more_than_the_machine_or_its_group(tmp_path):
+    assert total_memory(system(tmp_path / "alone", {})) == 8_000_000 << 10
+    files = {"proc/self/cgroup": "0::/x\n", **group("x", str(3 * GIB), 2 * GIB)}
+    assert total_memory(system(tmp_path / "grouped", files)) == 3 * GIB
+    assert total_memory(tmp_path / "silent") is None
 
 
 def test_a_system_without_control_groups_has_what_it_says(tmp_path):
@@ -106,10 +112,3 @@ def test_a_system_that_tells_nothing_is_unknown(tmp_path):
 def test_this_machine_has_some_memory():
     available = available_memory()
     assert available is not None and 1 << 20 < available < 1 << 50
-
-
-def test_the_rest_of_a_model_is_its_graphs_and_the_kv_cache(tmp_path):
-    manifest = Bundle.open(write_sample(tmp_path / "bundle")).manifest
-    graphs = sum(entry.nbytes for entry in manifest.files if entry.path not in ("experts.bin", "embedding.bin"))
-    keys_and_values = 2 * TEXT.num_hidden_layers * TEXT.num_key_value_heads * TEXT.head_dim * 4
-    assert rest_of_model(manifest, 100) == graphs + 100 * keys_and_values

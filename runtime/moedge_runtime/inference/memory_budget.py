@@ -1,0 +1,109 @@
+"""The memory plan of one engine on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.errors import ConfigError, RequestError
+from moedge_runtime.inference.check import context_of
+from moedge_runtime.inference.expert_core.memory import available_memory, default_memory, total_memory
+from moedge_runtime.inference.experts import ExpertBank
+from moedge_runtime.inference.image_processor import ImageProcessorSettings, ProcessedImage
+from moedge_runtime.inference.memory_plan import MIB, MemoryPlan, plan_memory
+from moedge_runtime.inference.request import DEFAULT_NUMPY_BYTES, EngineOptions
+
+
+def plan_for(bundle: Bundle, options: EngineOptions) -> MemoryPlan | None:
+    """Divide `options.memory_bytes`, or what the machine has available less its reserve.
+
+    Returns:
+        None for an inline bundle.
+
+    Raises:
+        ConfigError: It does not fit, this machine has less, it does not say what it has, or the bundle is inline.
+    """
+    if bundle.manifest.form == "inline":
+        if options.memory_bytes is not None or options.expert_budget_bytes is not None:
+            raise _inline(bundle)
+        return None
+    if options.memory_bytes is None:
+        return plan_of(bundle, options, _default())
+    most = total_memory()
+    if most is not None and options.memory_bytes > most:
+        raise ConfigError(
+            f"memory={-(-options.memory_bytes // MIB):,} MiB is more than this machine, or the limit of its control "
+            f"group, has: {most // MIB:,} MiB. Give less with --memory (model.memory), or leave it out.",
+            key="memory.more_than_there_is",
+        )
+    return plan_of(bundle, options, options.memory_bytes)
+
+
+def plan_of(bundle: Bundle, options: EngineOptions, total: int) -> MemoryPlan:
+    """How `total` bytes would be divided, on any machine.
+
+    Raises:
+        ConfigError: They are too few, or the bundle is inline.
+    """
+    if bundle.manifest.form == "inline":
+        raise _inline(bundle)
+    experts = options.expert_budget_bytes
+    if experts is None and options.experts == "numpy":
+        experts = DEFAULT_NUMPY_BYTES
+    return plan_memory(
+        bundle.manifest,
+        total,
+        max_context=context_of(bundle, options.max_context),
+        wanted_pixels=ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json")).max_pixels,
+        max_pixels=options.max_pixels,
+        experts=experts,
+    )
+
+
+@contextmanager
+def room_for_pictures(
+    plan: MemoryPlan | None, experts: ExpertBank | None, images: list[ProcessedImage]
+) -> Iterator[None]:
+    """While this lasts, the experts leave the memory that encoding `images` needs.
+
+    Raises:
+        RequestError: They cannot leave so much.
+    """
+    if plan is None or experts is None:
+        yield
+        return
+    patches = sum(image.grid_thw[1] * image.grid_thw[2] for image in images)
+    if patches > plan.most_patches:
+        raise RequestError(
+            f"The pictures have {patches * plan.patch_pixels:,} pixels in all; memory={plan.total // MIB:,} MiB is "
+            f"enough for {plan.most_patches * plan.patch_pixels:,}. Give fewer or smaller ones, or more memory.",
+            key="request.pictures_too_large",
+        )
+    beside = plan.experts_beside(patches)
+    if beside >= plan.experts:
+        yield
+        return
+    experts.set_budget(beside)
+    try:
+        yield
+    finally:
+        experts.set_budget(plan.experts)
+
+
+def _inline(bundle: Bundle) -> ConfigError:
+    return ConfigError(
+        f"Bundle '{bundle.path}' is inline: its experts are part of its model, which is in memory as a whole. Leave "
+        f"out the memory, or export the bundle with --experts paged."
+    )
+
+
+def _default() -> int:
+    available = available_memory()
+    if available is None:
+        raise ConfigError(
+            "This system does not say how much memory is available. Say how much moedge may have with --memory, or "
+            "model.memory in moedge.yaml.",
+            key="core.memory_unknown",
+        )
+    return default_memory(available)
