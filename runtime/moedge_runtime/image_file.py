@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +35,23 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
         CameraError: There is no such file, it is no complete picture in one of `FORMATS`, or it has more than
             `MAX_PIXELS`.
     """
+    return _read(path, path)
+
+
+def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
+    """The first picture of a file's `content`, as `read_image` gives it; errors call it `name`.
+
+    Raises:
+        CameraError: As `read_image`.
+    """
+    return _read(io.BytesIO(content), name)
+
+
+def _read(file: str | Path | IO[bytes], path: str | Path) -> npt.NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size, where the limit is ours, and of damaged metadata
-            with Image.open(path, formats=FORMATS) as opened:
+            with Image.open(file, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise _too_large(path, f"is {opened.width}×{opened.height} pixels")
                 return _to_rgb(_upright(opened))

@@ -33,12 +33,14 @@ class Frame:
 class FrameSource(Protocol):
     """Where frames come from.
 
-    `frames` is consumed by one thread. It opens the source, gives every frame in order and waits for its consumer; a
-    source that plays in real time gives each frame when it is due and leaves out those that are overdue. `close` may be
-    called from any thread, at any time and more than once: `frames` then ends within one frame, without an error.
+    `frames` is consumed by one thread. It opens the source and gives its frames in order. A recording waits for its
+    consumer; one that plays in real time gives each frame when it is due and leaves out those that are overdue. A live
+    source gives the newest frame there is, at most as often as it was asked to. `close` may be called from any thread,
+    at any time and more than once: `frames` then ends within one frame, or, while nothing comes from a network, within
+    its timeout, without an error.
 
-    `frames` raises CameraError when the source cannot be opened, or is damaged at some point; the frames before that
-    point have been given.
+    `frames` raises CameraError when the source cannot be opened, or is damaged, breaks off or stalls at some point; the
+    frames before that point have been given.
     """
 
     def frames(self) -> Iterator[Frame]:

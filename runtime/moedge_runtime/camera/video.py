@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -11,10 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from moedge_runtime.camera.frame import Frame
 from moedge_runtime.camera.pacing import Pacer, Thinner
+from moedge_runtime.camera.pyav import import_av, upright
 from moedge_runtime.errors import CameraError
 
 
@@ -45,7 +43,7 @@ class VideoFileSource:
                     end_s = pts_s + duration_s
                     position_s = offset_s + pts_s
                     if self._thinner.keeps(position_s) and self._pacer.due(position_s):
-                        yield Frame(_upright(picture), datetime.now(timezone.utc), time.monotonic(), index, position_s)
+                        yield Frame(upright(picture), datetime.now(timezone.utc), time.monotonic(), index, position_s)
                     if self._closed.is_set():
                         return
                     index += 1
@@ -59,7 +57,7 @@ class VideoFileSource:
 
     def _decode(self) -> Generator[tuple[Any, float, float], None, None]:
         """Pictures of one pass with position and duration in seconds; the first picture is at 0."""
-        av = _import_av()
+        av = import_av()
         if not self._path.is_file():
             raise CameraError(
                 f"Video '{self._path}' does not exist. Check the path; it is relative to the configuration file.",
@@ -106,17 +104,6 @@ class VideoFileSource:
         )
 
 
-def _import_av() -> Any:
-    try:
-        return importlib.import_module("av")
-    except ModuleNotFoundError as error:
-        raise CameraError(
-            "Reading video needs the Python package 'av', which is not installed. "
-            "Install it with: pip install 'moedge[camera]'",
-            key="camera.package_missing",
-        ) from error
-
-
 def _indexed_bytes(stream: Any) -> int:
     """Where the last frame ends that the file's own index names; 0 if the format has no index up front.
 
@@ -124,9 +111,3 @@ def _indexed_bytes(stream: Any) -> int:
     """
     entries = getattr(stream, "index_entries", ())
     return max((entry.pos + entry.size for entry in entries), default=0)
-
-
-def _upright(picture: Any) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    image = picture.to_ndarray(format="rgb24")
-    quarter_turns = round(picture.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image

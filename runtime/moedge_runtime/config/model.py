@@ -6,10 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    model_validator,
+)
 
+from moedge_runtime.config.camera import CameraSource, CheckDelay, FrameSize, camera_problems, without_credentials
 from moedge_runtime.config.values import (
-    CameraSource,
     Duration,
     ExistingFile,
     Identifier,
@@ -58,9 +67,17 @@ class ModelConfig(_Frozen):
     max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of a prompt and its answer together; null for the runtime's default. The KV cache is
     allocated for it at start."""
+    memory: Size | None = None
+    """Memory for the whole process with a paged bundle: bytes, or a number with k, M or G (powers of 1024). The experts
+    get what the other parts leave. null for what the machine, or its control group, has available, less a tenth and
+    512 MiB at least."""
     expert_memory: Size | None = None
-    """Memory for the experts of a paged bundle, buffers included: bytes, or a number with k, M or G (powers of 1024).
-    null for all of them, but at most nine tenths of what the machine has left besides the rest of the model."""
+    """Of it for the experts, buffers included; null for what the other parts leave."""
+    max_pixels: Positive | None = None
+    """Largest area of a picture after resizing; null for the checkpoint's own, or what the memory can hold."""
+    hot_set: ResolvedPath | None = None
+    """File that keeps how often each expert was chosen, so that those needed most are read first after a start; written
+    at most once an hour and at the end. null for no such file."""
     verify: bool | None = None
     """Compare the SHA-256 of the bundle's files at start: true for every one, false for none, null for all but the
     experts, whose records are checked as they are read."""
@@ -106,19 +123,54 @@ class MqttConfig(_Frozen):
 
 
 class CameraConfig(_Frozen):
-    """One source of frames."""
+    """One source of frames. Keys that do not concern its kind of source are errors."""
 
     source: CameraSource
-    """file:VIDEO or folder:DIRECTORY of images."""
+    """rtsp://, rtsps://, http://, https://, v4l2:DEVICE, csi:NUMBER, exec:COMMAND, file:VIDEO or folder:DIRECTORY."""
+    username: str | None = None
+    """rtsp, http: user that the camera knows."""
+    password: SecretStr | None = None
+    """rtsp, http: password; write ${NAME} to take it from the environment."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """rtsp: how the video comes. udp loses packets where tcp would be late."""
+    ca: ExistingFile | None = None
+    """rtsps, https: PEM file of the authorities that may sign the camera's certificate, or of that certificate itself;
+    null for the system's."""
+    tls_verify: bool = True
+    """rtsps, https: false accepts any certificate."""
+    size: FrameSize | None = None
+    """v4l2, csi, exec: WIDTHxHEIGHT to ask for, or of raw frames."""
+    format: Literal["mjpeg", "rgb24", "bgr24", "gray", "yuv420p", "nv12", "yuyv422"] = "mjpeg"
+    """exec: what the command writes, with FFmpeg's names. Anything but mjpeg is raw frames and needs `size`."""
     loop: bool = False
-    """Begin again at the end."""
+    """file, folder: begin again at the end."""
     realtime: bool = False
-    """false: every frame waits for its answers, time is the video's. true: the source plays as a live camera would, and
-    a frame whose turn has not come is replaced by a newer one."""
+    """file, folder: false: every frame waits for its answers, time is the video's. true: the source plays as a live
+    camera would, and a frame whose turn has not come is replaced by a newer one."""
     fps: Annotated[float, Field(ge=0.001, le=240)] | None = None
-    """file: at most so many frames a second of video, null for all. folder: images a second, null for 1."""
+    """At most so many frames a second. null: of a file all, of a folder 1, of a live camera as many as its watches ask
+    for, 1 at least."""
+    first_frame_timeout: Duration = 15.0
+    """Live cameras: longest time from opening to the first frame."""
+    stall_timeout: Duration = 10.0
+    """Live cameras: longest time without a sign of life before it is opened again."""
+    frozen_after: CheckDelay = 60.0
+    """Live cameras: the very same picture for so long is reported; never to leave that out."""
+    black_after: CheckDelay = 10.0
+    """Live cameras: black pictures for so long are reported; never to leave that out."""
     enabled: bool = True
     """false: the camera is listed as disabled and never opened."""
+
+    @model_validator(mode="after")
+    def _keys_fit_the_source(self) -> CameraConfig:
+        problems = camera_problems(self.source, self.model_fields_set)
+        if self.password is not None and self.username is None:
+            problems.append("a password needs a username")
+        if self.format != "mjpeg" and self.size is None:
+            problems.append(f"raw frames ({self.format}) need a size, for example 1280x720")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class WatchConfig(_Frozen):
@@ -194,12 +246,3 @@ class Config(_Frozen):
         for camera in values["cameras"].values():
             camera["source"] = without_credentials(camera["source"])
         return values
-
-
-def without_credentials(source: str) -> str:
-    """A camera's source as it may be shown."""
-    scheme, separator, rest = source.partition("://")
-    if not separator:
-        return source
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

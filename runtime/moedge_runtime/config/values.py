@@ -1,4 +1,4 @@
-"""The value types of moedge.yaml: durations, sizes, identifiers, paths beside the file, cameras, JSON Schemas."""
+"""The value types of moedge.yaml: durations, sizes, identifiers, paths beside the file, JSON Schemas."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ MAX_SIZE_BYTES = 1 << 50
 
 SIZE_PATTERN = r"^(\d{1,20}|\d{1,20}(\.\d{1,20})?\s*[kMG])$"
 DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|min|h)?$"
-PATH_SCHEMES = ("file", "folder")
-"""Camera sources whose rest is a path and is resolved against the configuration file."""
 
 
 def parse_duration(value: object) -> float:
@@ -60,7 +58,8 @@ def _base_dir(info: ValidationInfo) -> Path:
     return Path(info.context["base_dir"]) if info.context else Path()
 
 
-def _resolve_path(path: Path, info: ValidationInfo) -> Path:
+def resolve_path(path: Path, info: ValidationInfo) -> Path:
+    """`path`, relative to the configuration file unless absolute."""
     if "\0" in str(path):
         raise ValueError("a path holds no null character")
     try:
@@ -70,26 +69,15 @@ def _resolve_path(path: Path, info: ValidationInfo) -> Path:
 
 
 def _existing_file(path: Path, info: ValidationInfo) -> Path:
-    resolved = _resolve_path(path, info)
+    resolved = resolve_path(path, info)
     if not resolved.is_file():
         raise ValueError(f"there is no file '{resolved}'")
     return resolved
 
 
-def _resolve_source(source: str, info: ValidationInfo) -> str:
-    scheme, colon, rest = source.partition(":")
-    if not colon or not re.fullmatch(r"[a-z][a-z0-9+]+", scheme) or not rest:
-        raise ValueError("write a scheme and what it reads, for example file:panel.mp4 or folder:frames")
-    if scheme not in PATH_SCHEMES:
-        return source
-    if rest.startswith("//"):
-        rest = rest[2:]
-    return f"{scheme}:{_resolve_path(Path(rest), info)}"
-
-
 def _load_json_schema(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
-        path = _resolve_path(Path(value), info)
+        path = resolve_path(Path(value), info)
         try:
             value = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -141,14 +129,11 @@ Interval = Annotated[
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=1, le=MAX_SIZE_BYTES), WithJsonSchema(_SIZE_SCHEMA)]
 """Bytes, 1 at least."""
 
-ResolvedPath = Annotated[Path, AfterValidator(_resolve_path)]
+ResolvedPath = Annotated[Path, AfterValidator(resolve_path)]
 """A path, relative to the configuration file unless absolute."""
 
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
 """A `ResolvedPath` that must be a file when the configuration is read."""
-
-CameraSource = Annotated[str, AfterValidator(_resolve_source)]
-"""`scheme:rest`; the path of `file:` and `folder:` is absolute after validation."""
 
 JsonSchema = Annotated[
     dict[str, Any],

@@ -67,3 +67,7 @@ class Answerer(Protocol):
             MoedgeError: This question cannot be answered; the next one may be.
         """
         ...
+
+    def close(self) -> None:
+        """Release everything; nothing is asked afterwards."""
+        ...

@@ -87,7 +87,7 @@ class Bridge:
         for name, camera in self._config.cameras.items():
             starting = CameraError(f"Camera '{name}' has given no frame yet.", key="camera.starting")
             if camera.enabled:
-                self.camera_state(name, "offline", starting)
+                self.camera_state(name, "connecting", starting)
             else:
                 self.camera_state(name, "disabled", None)
         self.publish_health()
@@ -160,7 +160,7 @@ class Bridge:
     def _camera_health(self, name: str) -> CameraHealth:
         reader = self.readers.get(name)
         if reader is None:
-            state: State = "offline" if self._config.cameras[name].enabled else "disabled"
+            state: State = "connecting" if self._config.cameras[name].enabled else "disabled"
             return CameraHealth(state=state, frames=0, last_frame_age_s=None)
         return CameraHealth(state=reader.state, frames=reader.frames, last_frame_age_s=reader.last_frame_age_s())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -13,7 +14,10 @@ from moedge_runtime.config import ModelConfig
 from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions
 from moedge_runtime.inference.check import RequestChecker, RequestProblem
+from moedge_runtime.inference.memory_budget import plan_of
 from moedge_runtime.inference.onnx_session import providers_for
+
+log = logging.getLogger(__name__)
 
 
 class EngineAnswerer:
@@ -29,13 +33,14 @@ class EngineAnswerer:
         Raises:
             MoedgeError: The bundle cannot be used with these settings.
         """
-        options = EngineOptions(
-            threads=config.threads,
-            provider=config.provider,
-            max_context=config.max_context,
-            expert_budget_bytes=config.expert_memory,
-        )
-        return cls(Engine.open(bundle, options))
+        engine = Engine.open(bundle, _options(config))
+        if engine.plan is not None:
+            log.info("%s", engine.plan.line())
+        return cls(engine)
+
+    def close(self) -> None:
+        """See Answerer."""
+        self._engine.close()
 
     def check(self, question: Question) -> list[QuestionProblem]:
         """See Answerer."""
@@ -69,8 +74,23 @@ def question_checker(bundle: Bundle, config: ModelConfig) -> Callable[[Question]
         MoedgeError: The bundle cannot be used with these settings.
     """
     providers_for(config.provider)
-    checker = RequestChecker(bundle, config.max_context)
+    options = _options(config)
+    if options.memory_bytes is not None:
+        plan_of(bundle, options, options.memory_bytes)
+    checker = RequestChecker(bundle, config.max_context, config.max_pixels)
     return lambda question: _problems(checker.problems(_request(question), unseen_images=1))
+
+
+def _options(config: ModelConfig) -> EngineOptions:
+    return EngineOptions(
+        threads=config.threads,
+        provider=config.provider,
+        max_context=config.max_context,
+        max_pixels=config.max_pixels,
+        memory_bytes=config.memory,
+        expert_budget_bytes=config.expert_memory,
+        hot_set=config.hot_set,
+    )
 
 
 def _request(question: Question) -> AskRequest:

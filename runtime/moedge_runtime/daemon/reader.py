@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moedge_runtime.camera import Frame, FrameSource
+from moedge_runtime.camera.picture_check import PictureCheck
+from moedge_runtime.camera.timeouts import STALLED_KEY
 from moedge_runtime.daemon.answerer import Question
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.schedule import Interval, Job, Result
@@ -22,7 +24,8 @@ LAST_RETRY_S = 10.0
 
 log = logging.getLogger(__name__)
 
-State = Literal["online", "offline", "disabled"]
+State = Literal["connecting", "online", "frozen", "black", "stalled", "offline", "disabled"]
+"""See docs/cameras.md; `CameraStatus` in mqtt/payloads.py knows the same words."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ class Policy:
         retries: Open a source that failed again, with growing delays, as long as it takes.
         repeats: The source may be played again from its beginning after it has given frames. Otherwise it is given up
             then, because each of these frames has had its answers.
+        endless: A source that comes to its end is opened again as one that failed.
     """
 
     lossless: bool
     retries: bool
     repeats: bool
+    endless: bool = False
 
 
 class CameraReader:
@@ -61,6 +66,7 @@ class CameraReader:
         watches: The camera's watches.
         jobs: Where due questions go.
         policy: How frames and failures are treated.
+        check: Looks at the pictures for frozen and black ones; None for recordings.
         backoff: Delays between two attempts.
         deliver: Gets the result of every job.
         on_state: Called with the camera's new state, and the reason if it is offline.
@@ -70,7 +76,8 @@ class CameraReader:
     Attributes:
         latest: The newest frame, for requests; None before the first one.
         frames: Frames read so far.
-        state: online once there was a frame, offline before it, after a failure and after the end.
+        state: connecting before the first frame; then online, or what `check` found; stalled or offline after a
+            failure, until there is a frame again; offline after the end.
         failed: The source was given up with an error.
     """
 
@@ -87,17 +94,19 @@ class CameraReader:
         on_state: Callable[[str, State, CameraError | None], None],
         on_due: Callable[[Sequence[str], Sequence[str]], None],
         on_end: Callable[[], None],
+        check: PictureCheck | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self.name = name
         self.latest: Frame | None = None
         self.frames = 0
-        self.state: State = "offline"
+        self.state: State = "connecting"
         self.failed = False
         self._address, self._open_source, self._jobs, self._policy = address, open_source, jobs, policy
         self._source: FrameSource | None = None
         self._watches = watches
         self._intervals: list[Interval] = []
+        self._check = check
         self._backoff = backoff or Backoff(FIRST_RETRY_S, LAST_RETRY_S)
         self._lock = threading.Lock()
         self._last_reason = ""
@@ -134,10 +143,12 @@ class CameraReader:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            before = self.frames
+            before, began_s = self.frames, time.monotonic()
             failure = self._attempt()
             if self._stopping.is_set():
                 break
+            if failure is None and self._policy.endless and self._policy.retries:
+                failure = CameraError("It has come to its end.", key="camera.ended")
             if failure is None:
                 self._go_offline(CameraError(f"Camera '{self.name}' has come to its end.", key="camera.ended"))
                 break
@@ -146,7 +157,7 @@ class CameraReader:
                 self.failed = True
                 self._go_offline(self._described(failure, ""))
                 break
-            if gave_frames:
+            if gave_frames and time.monotonic() - began_s > LAST_RETRY_S:
                 self._backoff.reset()
             self._go_offline(self._described(failure, f" Retrying within {LAST_RETRY_S:.0f} s."))
             self._stopping.wait(self._backoff.next_s())
@@ -158,19 +169,23 @@ class CameraReader:
         with self._lock:
             if self._stopping.is_set():
                 return None
-            self._source = self._open_source()
+            try:
+                source = self._source = self._open_source()
+            except CameraError as error:
+                return error
         self._intervals = [Interval(watch.interval_s) for watch in self._watches]
         try:
-            for frame in self._source.frames():
+            for frame in source.frames():
                 self._take(frame)
-            self._jobs.drain(self.name)
+            if not self._policy.endless:
+                self._jobs.drain(self.name)
         except CameraError as error:
             return error
         except Exception as error:
             log.exception("Camera '%s' failed.", self.name)
             return CameraError(f"{type(error).__name__}: {error}.", key="internal")
         finally:
-            self._source.close()
+            source.close()
         return None
 
     def _described(self, failure: CameraError, what_follows: str) -> CameraError:
@@ -182,14 +197,12 @@ class CameraReader:
             return
         self._last_reason = str(reason)
         log.log(logging.INFO if reason.key == "camera.ended" else logging.ERROR, "%s", reason)
-        self._set_state("offline", reason)
+        self._set_state("stalled" if reason.key == STALLED_KEY else "offline", reason)
 
     def _take(self, frame: Frame) -> None:
         self.latest = frame
         self.frames += 1
-        if self.state != "online":
-            self._last_reason = ""
-            self._set_state("online", None)
+        self._look_at(frame)
         jobs = [
             Job(self.name, watch.name, watch.question, frame, watch.publish_reasoning, self._deliver)
             for watch, interval in zip(self._watches, self._intervals, strict=True)
@@ -202,6 +215,19 @@ class CameraReader:
             self.stop()
             return
         self._on_due([job.watch or "" for job in jobs], [job.watch or "" for job in replaced])
+
+    def _look_at(self, frame: Frame) -> None:
+        finding = self._check.look(frame) if self._check else None
+        state: State = finding.kind if finding else "online"
+        if state == self.state:
+            return
+        self._last_reason = ""
+        if finding is None:
+            self._set_state(state, None)
+            return
+        reason = CameraError(f"Camera '{self.name}' ({self._address}): {finding.text}", key=f"camera.{finding.kind}")
+        log.warning("%s", reason)
+        self._set_state(state, reason)
 
     def _set_state(self, state: State, reason: CameraError | None) -> None:
         self.state = state

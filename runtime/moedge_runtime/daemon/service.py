@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 
 from moedge_runtime.bundle import Bundle, verify_bundle
-from moedge_runtime.camera import SourceOptions, open_source
 from moedge_runtime.config import CameraConfig, Config, ModelConfig, WatchConfig
-from moedge_runtime.config.model import without_credentials
+from moedge_runtime.config.camera import without_credentials
 from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.bridge import Bridge
+from moedge_runtime.daemon.cameras import check_of, open_camera, policy_of
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.preflight import check_config, question_of
-from moedge_runtime.daemon.reader import CameraReader, Policy, Watch
+from moedge_runtime.daemon.reader import CameraReader, Watch
 from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.mqtt.address import BrokerAddress, parse_broker_url
@@ -91,14 +91,18 @@ class Daemon:
         check_config(config, exit_when_done=self._exit_when_done)
         bundle = open_bundle(config.model, self._verify)
         answerer = self._open_answerer(bundle, config.model)
-        check_config(config, answerer.check)
-        embedded = _embedded_broker(config)
         try:
-            address = embedded.start() if embedded else parse_broker_url(config.mqtt.url or "")
-            return self._serve(bundle, answerer, address)
+            check_config(config, answerer.check)
+            embedded = _embedded_broker(config)
+            try:
+                address = embedded.start() if embedded else parse_broker_url(config.mqtt.url or "")
+                return self._serve(bundle, answerer, address)
+            finally:
+                if embedded:
+                    embedded.stop()
         finally:
-            if embedded:
-                embedded.stop()
+            if not self.stuck:
+                answerer.close()
 
     def _serve(self, bundle: Bundle, answerer: Answerer, address: BrokerAddress) -> int:
         bridge = Bridge(self._config, bundle, address, self._jobs)
@@ -168,13 +172,15 @@ class Daemon:
             log.error("The broker did not confirm the status 'stopped'.")
 
     def _reader(self, name: str, camera: CameraConfig, bridge: Bridge) -> CameraReader:
+        watches = [_watch(watch) for watch in self._config.watches if watch.camera == name]
         return CameraReader(
             name,
             without_credentials(camera.source),
-            lambda: open_source(camera.source, SourceOptions(camera.loop, camera.realtime, camera.fps)),
-            [_watch(watch) for watch in self._config.watches if watch.camera == name],
+            lambda: open_camera(camera, [watch.interval_s for watch in watches]),
+            watches,
             self._jobs,
-            policy=Policy(lossless=not camera.realtime, retries=not self._exit_when_done, repeats=camera.loop),
+            policy=policy_of(camera, gives_up=self._exit_when_done),
+            check=check_of(camera),
             deliver=bridge.deliver,
             on_state=bridge.camera_state,
             on_due=bridge.watches_due,

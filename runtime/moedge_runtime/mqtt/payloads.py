@@ -43,12 +43,15 @@ class DeviceStatus(Payload):
     state: Literal["online", "stopped", "offline"]
 
 
+CameraState = Literal["connecting", "online", "frozen", "black", "stalled", "offline", "disabled"]
+
+
 class CameraStatus(Payload):
     """`<base>/<device>/<camera>/status`."""
 
-    state: Literal["online", "offline", "disabled"]
+    state: CameraState
     reason: ErrorInfo | None = None
-    """Why the camera is offline."""
+    """Why the camera is neither online nor disabled."""
 
 
 class AnswerModel(Payload):
@@ -153,7 +156,7 @@ class DeviceInfo(Payload):
 class CameraHealth(Payload):
     """A camera in `health`."""
 
-    state: Literal["online", "offline", "disabled"]
+    state: CameraState
     frames: int
     last_frame_age_s: Seconds | None
 

@@ -72,11 +72,13 @@ def test_a_memory_for_experts_that_is_none_is_refused(tmp_path: Path, written: s
 
 
 def test_secrets_are_not_published(tmp_path: Path) -> None:
-    text = GOOD.replace('"file:panel.mp4"', '"rtsp://user:geheim@10.0.0.7:554/s1?x=1"')
+    text = GOOD.replace('"file:panel.mp4"', '"rtsp://10.0.0.7:554/s1?key=geheim", username: u, password: geheim')
     public = str(load_config(write(tmp_path, text), {"PASSWORD": "s3cret"}).public())
     assert "s3cret" not in public
     assert "geheim" not in public
-    assert "rtsp://10.0.0.7:554/s1?x=1" in public
+    assert "rtsp://10.0.0.7:554/s1?key=…" in public
+    text = GOOD.replace('"file:panel.mp4"', '"rtsp://user:geheim@10.0.0.7:554/s1"')
+    assert "geheim" not in refusal(tmp_path, text, {"PASSWORD": "s3cret"})
 
 
 def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one(tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ watches:
         "  line 6: mqtt.password: the environment variable NOPE is not set; set it before moedge starts",
         "  line 8: cameras.request: got 'request'; 'request' is a topic of the device itself; choose another name",
         "  line 8: cameras.request.source: got 'panel.mp4'; write a scheme and what it reads, for example "
-        "file:panel.mp4 or folder:frames",
+        "file:panel.mp4 or rtsp://10.0.0.7/stream1",
         "  line 9: cameras.b.loop: got 'maybe'; should be a valid boolean, unable to interpret input",
         "  line 12: watches[0].camera: there is no camera 'c'; known are: request, b",
         "  line 14: watches[0].interval: got '5 parsecs'; write seconds as a number, or a number with ms, s, m or h, "

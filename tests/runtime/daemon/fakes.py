@@ -32,6 +32,7 @@ class FakeAnswerer:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
+        self.closed = False
         self.gate = threading.Event()
         self.held = threading.Event()
         """Set once a question with GATE or HANG is under way."""
@@ -45,6 +46,9 @@ class FakeAnswerer:
         if question.text.startswith("REFUSED"):
             return [QuestionProblem("question", RequestError("This fake refuses the question.", key="request.fake"))]
         return []
+
+    def close(self) -> None:
+        self.closed = True
 
     def ask(self, question: Question, image: np.ndarray, should_stop: Callable[[], bool]) -> Reply:
         number = number_of(image)

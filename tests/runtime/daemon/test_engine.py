@@ -1,9 +1,12 @@
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import ModelConfig
-from moedge_runtime.daemon.engine import EngineAnswerer
+from moedge_runtime.daemon.answerer import Question
+from moedge_runtime.daemon.engine import EngineAnswerer, question_checker
 from moedge_runtime.errors import ConfigError
 
 
@@ -14,3 +17,24 @@ def test_the_memory_for_experts_reaches_the_core(tiny: Path) -> None:
     experts = answerer._engine.experts
     assert experts is not None and experts.statistics().budget_bytes == 5 << 20
     answerer._engine.close()
+
+
+def test_memory_and_hot_set_reach_the_engine_and_the_plan_is_logged(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = ModelConfig(bundle=tiny, memory=1 << 30, max_pixels=40_000, hot_set=tmp_path / "hot.json")
+    with caplog.at_level("INFO"):
+        answerer = EngineAnswerer.open(Bundle.open(tiny), config)
+    plan = answerer._engine.plan
+    assert plan is not None and (plan.total, plan.max_pixels) == (1 << 30, 40_000)
+    assert plan.line() in caplog.messages
+    image = np.zeros((64, 64, 3), np.uint8)
+    answerer.ask(Question("What is the reading?", max_tokens=2), image, lambda: False)
+    answerer.close()
+    assert json.loads((tmp_path / "hot.json").read_text())["format"] == "moedge-expert-counts"
+
+
+def test_a_memory_that_is_too_small_is_refused_before_the_weights_are_loaded(tiny: Path) -> None:
+    with pytest.raises(ConfigError, match="memory=1 MiB is too small"):
+        question_checker(Bundle.open(tiny), ModelConfig(bundle=tiny, memory=1 << 20))
+    assert question_checker(Bundle.open(tiny), ModelConfig(bundle=tiny, memory=1 << 40))(Question("?")) == []

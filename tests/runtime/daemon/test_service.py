@@ -42,13 +42,16 @@ def running(place: Path, bundle: Path, broker: BrokerAddress, **changes: Any) ->
         daemon.request_stop()
         thread.join(DEADLINE_S)
     assert codes == [0]
+    assert answerer.closed is not daemon.stuck
 
 
 def finished(place: Path, bundle: Path, broker: BrokerAddress, **changes: Any) -> tuple[int, FakeAnswerer]:
     """A daemon that runs until its cameras have ended."""
     answerer = FakeAnswerer()
     config = config_for(place, bundle, broker.port, **changes)
-    return Daemon(config, lambda bundle, config: answerer, exit_when_done=True).run(), answerer
+    code = Daemon(config, lambda bundle, config: answerer, exit_when_done=True).run()
+    assert answerer.closed
+    return code, answerer
 
 
 def answers(listener: Listener, camera: str = "panel") -> list[dict[str, Any]]:
@@ -415,7 +418,7 @@ def test_an_unknown_scheme_ends_the_daemon_at_once(tmp_path: Path, bundle: Path,
     assert str(caught.value) == (
         f"Configuration '{tmp_path}/moedge.yaml' has 1 error:\n"
         "  line 10: cameras.panel.source: Camera source 'gopher:x' has a scheme that moedge does not know. "
-        "Known are file:, folder:."
+        "Known are v4l2:, csi:, rtsp:, rtsps:, http:, https:, exec:, file:, folder:."
     )
 
 

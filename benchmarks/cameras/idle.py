@@ -1,0 +1,93 @@
+"""What one 1080p RTSP camera costs while nobody asks: CPU of this process, with the server in another.
+
+PYTHONPATH=tests python benchmarks/cameras/idle.py [--seconds 20] [--fps 1]
+
+The stream is H.264, 1920x1080, 25 frames a second, encoded beforehand from a moving picture with noise. Prints one JSON
+object a line for each distance of key frames: with one a second they are all that is decoded, with one in ten seconds
+the frames in between are, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+from moedge_runtime.camera import SourceOptions, open_source
+from moedge_runtime.camera.picture_check import PictureCheck
+from moedge_runtime.camera.timeouts import Timeouts
+from moedge_runtime.daemon.clock import rss_bytes
+from runtime.camera.rtsp import RtspServer
+
+BOUND_CORES = 0.08
+"""For a camera at one frame a second."""
+
+WIDTH, HEIGHT, RATE = 1920, 1080, 25
+KEY_INTERVALS = (25, 50, 250)
+START_S = 3.0
+"""Of the stream, for joining it and for its first frame."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--fps", type=float, default=1.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        for key_interval in KEY_INTERVALS:
+            video = Path(directory) / f"{key_interval}.mp4"
+            encode(video, arguments.seconds + START_S, key_interval)
+            launch = f"( filesrc location={video} ! qtdemux ! h264parse ! rtph264pay name=pay0 config-interval=-1 )"
+            with RtspServer(launch) as server:
+                measure(server.url, key_interval, video.stat().st_size, arguments.seconds, arguments.fps)
+
+
+def encode(path: Path, seconds: float, key_interval: int) -> None:
+    """Write a video: a bright square that moves over noise that changes."""
+    noise = np.random.default_rng(0).integers(90, 120, (HEIGHT + RATE, WIDTH + RATE), np.uint8)
+    with av.open(str(path), "w") as container:
+        options = {"preset": "ultrafast", "tune": "zerolatency", "g": str(key_interval), "crf": "28", "slices": "1"}
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(round(seconds * RATE)):
+            at = index % RATE
+            grey = noise[at : at + HEIGHT, -WIDTH - at : -at or None].copy()
+            grey[400:600, 8 * index % 1700 :][:, :200] = 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="gray").reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+
+
+def measure(url: str, key_interval: int, file_bytes: int, seconds: float, fps: float) -> None:
+    """Play `url` for `seconds` after its first frame and report the cost."""
+    source = open_source(url, SourceOptions(fps=fps, timeouts=Timeouts(60.0, 60.0)))
+    check, frames, before_bytes = PictureCheck(60.0, 10.0), 0, rss_bytes() or 0
+    began_s = cpu_s = last_s = 0.0
+    for frame in source.frames():
+        check.look(frame)
+        frames, last_s = frames + 1, frame.monotonic_s
+        if frames == 1:
+            began_s, cpu_s, last_index = time.monotonic(), time.process_time(), frame.index
+        elif last_s - began_s < seconds:
+            load = (time.process_time() - cpu_s) / (last_s - began_s)
+            sent = (frame.index - last_index) / (last_s - began_s)
+            given = (frames - 1) / (last_s - began_s)
+    result = {
+        "name": f"rtsp_1080p_cpu_key_frame_every_{key_interval}",
+        "value": round(load, 4),
+        "unit": "cores",
+        "bound": BOUND_CORES,
+        "ok": load <= BOUND_CORES,
+        "frames_given_per_s": round(given, 2),
+        "frames_sent_per_s": round(sent, 1),
+        "stream_mbit_per_s": round(file_bytes * 8e-6 / (seconds + START_S), 1),
+        "memory_bytes": (rss_bytes() or 0) - before_bytes,
+    }
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

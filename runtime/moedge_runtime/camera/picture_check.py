@@ -1,0 +1,97 @@
+"""Notices pictures that show nothing: always the same one, or black. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from moedge_runtime.camera.frame import Frame
+
+GRID = (90, 160)
+"""Rows and columns of the pixels that are looked at. A camera's noise shows on some of them in any two pictures."""
+
+BLACK_LEVEL = 25
+"""A pixel is black up to this of 255: pixel_black_th=0.10 of FFmpeg's blackdetect."""
+
+BLACK_SHARE = 0.98
+"""A picture is black if so many pixels are: picture_black_ratio_th of blackdetect."""
+
+Kind = Literal["frozen", "black"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with the pictures, as a whole sentence with its numbers."""
+
+    kind: Kind
+    text: str
+
+
+class PictureCheck:
+    """Looks at every frame of one live camera.
+
+    Args:
+        frozen_after_s: The same picture for so long is frozen; None to leave that out. Every pixel of a grid must be
+            equal: a sensor's noise alone makes two pictures of an unmoved scene differ.
+        black_after_s: Black pictures for so long are reported; None to leave that out.
+    """
+
+    def __init__(self, frozen_after_s: float | None, black_after_s: float | None) -> None:
+        self._frozen_after_s, self._black_after_s = frozen_after_s, black_after_s
+        self._last: npt.NDArray[np.uint8] | None = None
+        self._same = _Run()
+        self._black = _Run()
+
+    def look(self, frame: Frame) -> Finding | None:
+        """What is wrong as of `frame`; None if nothing is, or not for long enough."""
+        sample = _sample(frame.image)
+        changed = self._last is None or not np.array_equal(sample, self._last)
+        self._last = sample
+        dark_share = float((sample.max(axis=-1) <= BLACK_LEVEL).mean())
+        # The picture that a frozen run begins with belongs to it.
+        same_s = self._same.note(True, frame.monotonic_s, anew=changed)
+        black_s = self._black.note(dark_share >= BLACK_SHARE, frame.monotonic_s)
+        if self._black_after_s is not None and black_s is not None and black_s >= self._black_after_s:
+            return Finding(
+                "black",
+                f"The picture has been black for {black_s:.0f} s ({self._black.frames:,} frames): {dark_share:.1%} of "
+                f"the pixels are at most {BLACK_LEVEL} of 255, the brightest is {int(sample.max())}. "
+                "Check lens, cover and light.",
+            )
+        if self._frozen_after_s is not None and same_s is not None and same_s >= self._frozen_after_s:
+            return Finding(
+                "frozen",
+                f"The picture has not changed for {same_s:.0f} s ({self._same.frames:,} frames): all of the "
+                f"{sample.shape[0] * sample.shape[1]:,} pixels that are compared are equal. Restart the camera.",
+            )
+        return None
+
+
+class _Run:
+    """Frames in a row for which something holds."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self.frames = 0
+
+    def note(self, holds: bool, now_s: float, *, anew: bool = False) -> float | None:
+        """How long it has held, as of this frame; None if it does not. `anew` begins a new run with this frame."""
+        if not holds:
+            self._since_s, self.frames = None, 0
+            return None
+        if self._since_s is None or anew:
+            self._since_s, self.frames = now_s, 0
+        self.frames += 1
+        return now_s - self._since_s
+
+
+def _sample(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Pixels on a grid over the whole picture, as they are."""
+    rows, columns = (
+        np.linspace(0, length - 1, min(length, wanted)).astype(np.intp)
+        for length, wanted in zip(image.shape[:2], GRID, strict=True)
+    )
+    return image[rows[:, None], columns]

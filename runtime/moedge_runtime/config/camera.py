@@ -1,0 +1,125 @@
+"""The values of a camera in moedge.yaml, and which of its keys concern which kind of source. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
+
+from moedge_runtime.config.values import DURATION_PATTERN, MAX_DURATION_S, parse_duration, resolve_path
+
+PATH_SCHEMES = ("file", "folder")
+"""Sources whose rest is a path and is resolved against the configuration file."""
+
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
+"""Sources that are URLs of another machine."""
+
+SIZE_PATTERN = r"^[1-9]\d{0,4}x[1-9]\d{0,4}$"
+
+_LIVE = ("v4l2", "csi", *NETWORK_SCHEMES, "exec")
+_SCHEMES_BY_KEY = {
+    "username": NETWORK_SCHEMES,
+    "password": NETWORK_SCHEMES,
+    "transport": ("rtsp", "rtsps"),
+    "ca": ("rtsps", "https"),
+    "tls_verify": ("rtsps", "https"),
+    "size": ("v4l2", "csi", "exec"),
+    "format": ("exec",),
+    "loop": PATH_SCHEMES,
+    "realtime": PATH_SCHEMES,
+    "first_frame_timeout": _LIVE,
+    "stall_timeout": _LIVE,
+    "frozen_after": _LIVE,
+    "black_after": _LIVE,
+}
+
+
+def camera_problems(source: str, keys: Set[str]) -> list[str]:
+    """What is wrong with the `keys` that a camera with `source` was given."""
+    scheme = source.partition(":")[0]
+    if scheme not in (*_LIVE, *PATH_SCHEMES):
+        return []  # the camera package says so
+    return [
+        f"{key} is for {', '.join(f'{name}:' for name in schemes)} and does nothing for {scheme}:; remove it"
+        for key, schemes in _SCHEMES_BY_KEY.items()
+        if key in keys and scheme not in schemes
+    ]
+
+
+def without_credentials(source: str) -> str:
+    """A camera's source as it may be shown: no login, no values of a query, of a command only the program."""
+    scheme, _, rest = source.partition(":")
+    if scheme == "exec":
+        program, _, arguments = rest.strip().partition(" ")
+        return f"exec:{program} …" if arguments else source
+    if scheme not in NETWORK_SCHEMES and "@" not in rest:
+        return source
+    parts = urlsplit(source)
+    query = "&".join(f"{name}=…" for name, _ in parse_qsl(parts.query, keep_blank_values=True))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query).geturl()
+
+
+def _resolve_source(source: str, info: ValidationInfo) -> str:
+    scheme, colon, rest = source.partition(":")
+    if not colon or not re.fullmatch(r"[a-z][a-z0-9+]+", scheme) or not rest:
+        raise ValueError("write a scheme and what it reads, for example file:panel.mp4 or rtsp://10.0.0.7/stream1")
+    if scheme in NETWORK_SCHEMES:
+        return _network_source(source)
+    if scheme not in PATH_SCHEMES:
+        return source
+    if rest.startswith("//"):
+        rest = rest[2:]
+    return f"{scheme}:{resolve_path(Path(rest), info)}"
+
+
+def _network_source(source: str) -> str:
+    if any(character.isspace() or not character.isprintable() for character in source):
+        raise ValueError("a URL holds no blanks")
+    parts = urlsplit(source)  # a ValueError says what is wrong with brackets
+    if not parts.hostname or not source.startswith(f"{parts.scheme}://"):
+        raise ValueError("write it as scheme://host/path, for example rtsp://10.0.0.7/stream1")
+    _ = parts.port  # a ValueError if it is none
+    if "@" in parts.netloc:
+        raise ValueError("put user and password into the camera's keys username and password")
+    return source
+
+
+def _check_size(size: str) -> str:
+    if not re.fullmatch(SIZE_PATTERN, size):
+        raise ValueError("write WIDTHxHEIGHT in pixels, for example 1280x720")
+    return size
+
+
+def _parse_delay(value: object) -> float | Literal["never"]:
+    if value == "never":
+        return "never"
+    seconds = parse_duration(value)
+    if not 0 < seconds <= MAX_DURATION_S:
+        raise ValueError(f"write more than 0 and at most {MAX_DURATION_S:,} s, or never to leave this out")
+    return seconds
+
+
+CameraSource = Annotated[str, AfterValidator(_resolve_source)]
+"""`scheme:rest`; the path of `file:` and `folder:` is absolute after validation."""
+
+FrameSize = Annotated[str, AfterValidator(_check_size), WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN})]
+"""`WIDTHxHEIGHT` in pixels."""
+
+CheckDelay = Annotated[
+    float | Literal["never"],
+    BeforeValidator(_parse_delay),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_DURATION_S},
+                {"type": "string", "pattern": DURATION_PATTERN},
+                {"const": "never"},
+            ]
+        }
+    ),
+]
+"""Seconds, or `never`."""
