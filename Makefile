@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(addprefix runtime/core/,CMakeLists.txt cmake/* include/* src/*))
 CORE_CODE = $(shell find runtime/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core quality wheels clean
+.PHONY: help demo test check format bench bench-core bench-peers bench-full quality wheels test-wheels clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,10 @@ $(VENV)/.installed: pyproject.toml $(CORE_BUILD)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --group dev
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/pip install --quiet --group bench
 	touch $@
 
 # The typefaces of the held-out questions.
@@ -59,14 +63,28 @@ bench: demo ## size of the runtime-only environment and idle memory of the daemo
 bench-core: $(VENV)/.installed ## the expert core beside QMoE, memory and flash: 18 GB of records, minutes, root
 	PYTHONPATH=benchmarks $(BIN)/python -m expert_core out/bench-core
 
+# Of bench-full: tokenizer.json of Qwen3-VL, where the peers are, and for trials ONLY=part,part LAYERS=2 ROUNDS=1 FRAMES=20.
+TOKENIZER ?= out/tokenizer.json
+PEERS ?= out/peers
+
+bench-peers: ## build llama.cpp and BigMoeOnEdge for bench-full
+	benchmarks/peers/install.sh $(PEERS)
+
+bench-full: $(VENV)/.installed-bench ## moedge at full size beside its peers: 40 GB of disk, 24 GiB, an hour and more, root
+	PYTHONPATH=benchmarks $(BIN)/python -m full_size out/bench-full --tokenizer $(TOKENIZER) --peers $(PEERS) \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(FRAMES),--frames $(FRAMES))
+
 quality: $(VENV)/.installed-dev $(VENV)/.installed-fonts ## exact answers of the demo model by precision, for docs/quality.md
 	PYTHONPATH=examples/panel $(BIN)/python benchmarks/panel_quality.py
 
 wheels: $(VENV)-wheels/.installed ## wheels for x86-64 and 64-bit ARM boards, in dist/
-	rm -rf build/wheels
+	rm -rf build/wheels dist/moedge-*.whl
 	MOEDGE_WHEEL_ARCH=x86_64 $(VENV)-wheels/bin/pip wheel --quiet --no-deps --wheel-dir build/wheels .
 	MOEDGE_WHEEL_ARCH=aarch64 $(VENV)-wheels/bin/pip wheel --quiet --no-deps --wheel-dir build/wheels .
 	PATH="$(abspath $(VENV)-wheels/bin):$$PATH" auditwheel repair --wheel-dir dist build/wheels/*.whl
+
+test-wheels: $(VENV)/.installed-dev wheels ## install both, the ARM one in an arm64 userland in qemu, and test them there
+	MOEDGE_WHEELS=dist $(BIN)/python -m pytest tests/wheels
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(VENV)-wheels out build dist

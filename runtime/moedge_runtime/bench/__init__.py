@@ -1,0 +1,1 @@
+"""Measures a bundle on this machine, beside what its memory and its flash allow."""

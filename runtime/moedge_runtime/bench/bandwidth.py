@@ -1,0 +1,121 @@
+"""What the machine can do: read bandwidth of its memory, and of its flash in records of a bundle."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import statistics
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.errors import StorageError
+
+LEAST_MEMORY_BYTES = 256 << 20
+"""Read at once, by all threads together; twice the last cache where that is more."""
+
+HUGE_PAGE_BYTES = 2 << 20
+
+LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+
+
+def memory_bandwidth(threads: int, rounds: int = 5) -> float:
+    """Bytes a second that `threads` read together; the median of `rounds`.
+
+    memchr of the C library looks for a byte that is not there, which is one pass at the speed of memory.
+    """
+    libc = ctypes.CDLL(None)
+    libc.memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    libc.memchr.restype = ctypes.c_void_p
+    nbytes = max(LEAST_MEMORY_BYTES, 2 * _last_cache_bytes()) // threads
+    buffers = [np.ones(nbytes, np.uint8) for _ in range(threads)]
+
+    def read(thread: int) -> None:
+        found = libc.memchr(buffers[thread].ctypes.data, 7, nbytes)
+        assert found is None
+
+    return threads * nbytes / statistics.median(_together(threads, read) for _ in range(rounds))
+
+
+def flash_bandwidth(bundle: Bundle, count: int, threads: int, seed: int) -> float:
+    """Bytes a second of O_DIRECT reads of `count` random records of a paged bundle, `threads` at a time.
+
+    Raises:
+        StorageError: The file system has no O_DIRECT, or a read fails.
+    """
+    experts = bundle.manifest.experts
+    assert experts is not None, "an inline bundle has no records"
+    path, nbytes = bundle.file(experts.file), experts.record_bytes
+    records = sum(map(len, experts.crc32c))
+    wanted = np.random.default_rng(seed).permutation(records)[:count].tolist()
+    remaining = iter(wanted)
+    lock = threading.Lock()
+    failures: list[str] = []
+    buffers = [_huge_buffer(nbytes) for _ in range(threads)]
+
+    def read(thread: int) -> None:
+        view = memoryview(buffers[thread])[:nbytes]
+        while not failures:
+            with lock:
+                record = next(remaining, None)
+            if record is None:
+                return
+            try:
+                got = os.preadv(file, [view], record * nbytes)
+            except OSError as error:
+                failures.append(f"reading record {record} failed ({error.strerror})")
+                return
+            if got != nbytes:
+                failures.append(f"record {record} has {got:,} of {nbytes:,} bytes")
+
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        raise _unmeasurable(path, f"it cannot be opened past the page cache ({error.strerror})") from error
+    try:
+        seconds = _together(threads, read)
+    finally:
+        os.close(file)
+    if failures:
+        raise _unmeasurable(path, failures[0])
+    return len(wanted) * nbytes / seconds
+
+
+def _unmeasurable(path: Path, problem: str) -> StorageError:
+    return StorageError(
+        f"The flash under '{path}' cannot be measured: {problem}. Put the bundle on a disk of this machine with a file "
+        f"system that can O_DIRECT, such as ext4, xfs or btrfs.",
+        key="storage.no_direct_reads",
+    )
+
+
+def _last_cache_bytes() -> int:
+    try:
+        size = LAST_CACHE.read_text(encoding="ascii").strip()  # e.g. 32768K
+    except OSError:
+        return 0
+    return int(size[:-1]) << 10 if size.endswith("K") and size[:-1].isdigit() else 0
+
+
+def _huge_buffer(nbytes: int) -> mmap.mmap:
+    """Memory backed by huge pages where the kernel has them, as the core's slots are; small pages slow direct reads."""
+    buffer = mmap.mmap(-1, -(-nbytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES)
+    buffer.madvise(mmap.MADV_HUGEPAGE)
+    buffer.write(b"\1" * len(buffer))
+    return buffer
+
+
+def _together(threads: int, work: Callable[[int], None]) -> float:
+    """Seconds until `work` has returned in all threads."""
+    workers = [threading.Thread(target=work, args=(thread,)) for thread in range(threads)]
+    start = perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return perf_counter() - start

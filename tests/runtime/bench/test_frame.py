@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from moedge_runtime.bench import frame as module
+from moedge_runtime.bench.frame import measure_frame
+from moedge_runtime.inference import AskRequest, ExpertStatistics
+
+RECORD = 100
+
+
+class ScriptedEngine:
+    """Asks whether to stop twice in its prefill and once for each of three decoded tokens, by a clock of its own."""
+
+    def __init__(self, *, counted: bool = True, preloaded: int = 0, preload_used: int = 0) -> None:
+        self.preloaded, self.preload_used = preloaded, preload_used
+        self.now = 0.0
+        self.read: int | None = 0 if counted else None
+        self.done = ExpertStatistics()
+        info = SimpleNamespace(record_bytes=RECORD)
+        self.bundle = SimpleNamespace(manifest=SimpleNamespace(experts=info))
+        self.experts = SimpleNamespace(statistics=lambda: self.done)
+
+    def work(self, seconds: float, reads: int = 0, wait_ms: float = 0, **counts: int) -> None:
+        self.now += seconds
+        if self.read is not None:
+            self.read += reads * RECORD
+        counts = {name: getattr(self.done, name) + count for name, count in (counts | {"reads": reads}).items()}
+        self.done = replace(self.done, flash_wait_ms=self.done.flash_wait_ms + wait_ms, **counts)
+
+    def ask(self, _request: AskRequest, on_text: Callable[[str], None], should_stop: Callable[[], bool]) -> Any:
+        self.work(1.0, reads=self.preloaded, preloaded=self.preloaded)  # vision
+        for _ in range(2):
+            assert not should_stop()
+            self.work(1.0, reads=10, prefetch_unused=2, wait_ms=250)
+        self.work(0.0, preload_used=self.preload_used)
+        for index in range(3):
+            assert not should_stop()
+            self.work(0.1 * (index + 1), reads=index)
+            on_text(f"piece {index}")
+        timing = SimpleNamespace(preprocess_ms=200.0, vision_ms=800.0, prefill_ms=2000.0, time_to_first_token_ms=3000.0)
+        return SimpleNamespace(timing=timing, prompt_tokens=230, cached_tokens=4, image_tokens=220)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[ScriptedEngine], module.FrameMeasurement]:
+    def measure(engine: ScriptedEngine) -> module.FrameMeasurement:
+        monkeypatch.setattr(module, "perf_counter", lambda: engine.now)
+        monkeypatch.setattr(module, "read_bytes", lambda: engine.read)
+        return measure_frame(engine, AskRequest("?"))  # type: ignore[arg-type]
+
+    return measure
+
+
+Measure = Callable[[ScriptedEngine], module.FrameMeasurement]
+
+
+def test_a_prefill_and_each_decoded_token_get_their_own_time_bytes_and_wait(measured: Measure) -> None:
+    frame = measured(ScriptedEngine())
+    assert frame.prefill_tokens == 226
+    assert (frame.prefill.seconds, frame.prefill.flash_wait_s, frame.prefill.read_bytes) == (2.0, 0.5, 2000)
+    assert [share.seconds for share in frame.decode] == pytest.approx([0.1, 0.2, 0.3])
+    assert [share.read_bytes for share in frame.decode] == [0, 100, 200]
+    assert frame.pieces == ["piece 0", "piece 1", "piece 2"]
+
+
+def test_what_was_read_ahead_for_nothing_is_not_missing(measured: Measure) -> None:
+    assert measured(ScriptedEngine()).prefill.missed_bytes == 1600
+
+
+def test_what_was_read_while_nothing_was_asked_is_missing_only_if_it_was_used(measured: Measure) -> None:
+    assert measured(ScriptedEngine(preloaded=5, preload_used=3)).prefill.missed_bytes == pytest.approx(1900)
+    assert measured(ScriptedEngine(preloaded=5, preload_used=0)).prefill.missed_bytes == pytest.approx(1600)
+    assert measured(ScriptedEngine(preloaded=0, preload_used=9)).prefill.missed_bytes == pytest.approx(1600)
+
+
+def test_a_kernel_that_counts_nothing_leaves_the_bytes_unknown_and_the_cores_own_count_as_missing(
+    measured: Measure,
+) -> None:
+    frame = measured(ScriptedEngine(counted=False))
+    assert frame.prefill.read_bytes is None
+    assert frame.prefill.missed_bytes == 1600
