@@ -14,7 +14,7 @@ import onnx
 from moedge_export.inline import QMOE_INPUTS
 from moedge_runtime.bundle import Bundle, Precision
 from moedge_runtime.inference.expert_core import NativeExperts
-from moedge_runtime.inference.experts import NumpyExperts
+from moedge_runtime.inference.numpy_experts import NumpyExperts
 from moedge_runtime.inference.onnx_session import open_session
 from onnx import TensorProto, helper
 

@@ -9,9 +9,10 @@ from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.check import context_of
 from moedge_runtime.inference.decoder import Decoder, InlineDecoder, PagedDecoder
 from moedge_runtime.inference.expert_core.bank import MAX_THREADS, MAX_TOKENS, NativeExperts
-from moedge_runtime.inference.experts import ExpertBank, NumpyExperts
+from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.hot_set_file import HotSetFile
 from moedge_runtime.inference.memory_plan import MemoryPlan
+from moedge_runtime.inference.numpy_experts import NumpyExperts
 from moedge_runtime.inference.onnx_session import thread_count
 from moedge_runtime.inference.request import EngineOptions
 from moedge_runtime.inference.vision import VisionEncoder

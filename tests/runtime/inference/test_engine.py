@@ -10,7 +10,7 @@ from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError, ConfigError, RequestError
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions, Sampling
 from moedge_runtime.inference.expert_core.memory import default_memory
-from moedge_runtime.inference.experts import NumpyExperts
+from moedge_runtime.inference.numpy_experts import NumpyExperts
 from runtime.inference.reference import Reference
 from runtime.inference.test_constraint import PANEL
 from runtime.inference.test_image_processor import picture

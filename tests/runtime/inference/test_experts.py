@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from moedge_runtime.bundle import Bundle, Precision
 from moedge_runtime.errors import BundleError
-from moedge_runtime.inference.experts import NumpyExperts, route
+from moedge_runtime.inference.numpy_experts import NumpyExperts, route
 from runtime.inference.expert_bundle import TEXT, write_expert_bundle
 
 PRECISIONS = [

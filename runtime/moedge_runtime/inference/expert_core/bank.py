@@ -25,7 +25,6 @@ from moedge_runtime.inference.expert_core.library import (
     load_library,
     other_version,
 )
-from moedge_runtime.inference.expert_core.memory import available_memory, default_budget
 from moedge_runtime.inference.experts import ExpertStatistics
 
 MAX_TOKENS = 4096
@@ -47,15 +46,13 @@ class NativeExperts:
 
     Args:
         bundle: A paged one.
-        budget_bytes: Of everything that the core allocates; None for all experts, but at most `default_budget` of what
-            the machine has available now.
+        budget_bytes: Of everything that the core allocates; None for all experts.
         threads: Threads that compute, 1 to `MAX_THREADS`; None for one a core.
         readers: Threads that read, 1 to 64.
         max_tokens: Most tokens of one call into the core; more are cut.
         direct: Bypass the page cache where the file system can.
         prefetch: Read ahead into the next layer while a prefill leaves the flash idle.
         isa: Instruction set, one of `library.INSTRUCTION_SETS`; None for the processor's best.
-        rest_bytes: What the process will allocate besides; only without `budget_bytes`.
 
     Raises:
         BundleError: experts.bin cannot be opened or has another size.
@@ -73,7 +70,6 @@ class NativeExperts:
         direct: bool = True,
         prefetch: bool = True,
         isa: str | None = None,
-        rest_bytes: int = 0,
     ) -> None:
         info, text = bundle.manifest.experts, bundle.manifest.model.text
         assert info is not None, "only a paged bundle has experts.bin"
@@ -118,12 +114,6 @@ class NativeExperts:
         # Not at the end of the process: a thread may still be inside the core then.
         self._free = weakref.finalize(self, self._library.moedge_core_close, core.value)
         self._free.atexit = False
-        if budget_bytes is None:
-            try:
-                self._limit_budget(rest_bytes)
-            except BaseException:
-                self.close()
-                raise
 
     @property
     def isa(self) -> str:
@@ -244,26 +234,6 @@ class NativeExperts:
         if self._core is None:
             raise RuntimeError("the experts are closed")
         return self._core
-
-    def _limit_budget(self, rest_bytes: int) -> None:
-        """Lower the budget to the default if room for all experts is more than that."""
-        available = available_memory()
-        if available is None:
-            raise ConfigError(
-                "This system does not say how much memory is available. Say how much the experts may have with "
-                "--expert-memory, or model.expert_memory in moedge.yaml.",
-                key="core.memory_unknown",
-            )
-        limit = default_budget(available, rest_bytes)
-        if limit >= self.statistics().budget_bytes:
-            return
-        try:
-            self.set_budget(max(1, limit))
-        except ConfigError as error:
-            raise ConfigError(
-                f"{error} This budget is what the rest of the model leaves of {available:,} bytes that are available.",
-                key=error.key,
-            ) from error
 
 
 def _cores() -> int:

@@ -18,16 +18,6 @@ def default_memory(available_bytes: int) -> int:
     return max(0, available_bytes - max(RESERVE_BYTES, available_bytes // RESERVE_SHARE))
 
 
-def default_budget(available_bytes: int, rest_bytes: int = 0) -> int:
-    """Bytes that experts may take where nothing else plans the memory (0 if there are none left).
-
-    Args:
-        available_bytes: What `available_memory` says.
-        rest_bytes: What the process will still allocate besides.
-    """
-    return max(0, default_memory(available_bytes) - rest_bytes)
-
-
 def total_memory(root: Path = Path("/")) -> int | None:
     """Bytes of memory that this process can ever have: the machine's, or the limit of a control group.
 

@@ -10,8 +10,8 @@ from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.expert_core import bank as bank_module
 from moedge_runtime.inference.expert_core.bank import NativeExperts
 from moedge_runtime.inference.expert_core.library import load_library
-from moedge_runtime.inference.expert_core.memory import default_budget
-from moedge_runtime.inference.experts import ExpertStatistics, ExpertWeights, NumpyExperts
+from moedge_runtime.inference.experts import ExpertStatistics
+from moedge_runtime.inference.numpy_experts import ExpertWeights, NumpyExperts
 from runtime.inference.expert_core.bundles import FP32, INT4, PRECISIONS, inputs, name_of, write_bundle
 
 DEADLINE_S = 60
@@ -309,28 +309,11 @@ def test_options_out_of_range_are_refused(tmp_path, options, text):
     assert caught.value.key == "core.bad_option"
 
 
-def test_without_a_budget_there_is_room_for_all_experts_if_the_machine_has_it(tmp_path):
+def test_without_a_budget_there_is_room_for_all_experts(tmp_path):
     bundle = write_bundle(tmp_path / "bundle", INT4)
     native = NativeExperts(bundle)
     assert native.statistics().slots == 36
     native.close()
-
-
-def test_without_a_budget_a_small_machine_decides(tmp_path, monkeypatch):
-    bundle = write_bundle(tmp_path / "bundle", INT4)
-    limit = least_budget(bundle) + 5 * bundle.manifest.experts.record_bytes
-    monkeypatch.setattr(bank_module, "available_memory", lambda: 700 << 20)
-    rest_bytes = next(b for b in range(200 << 20, 100 << 20, -1000) if default_budget(700 << 20, b) >= limit)
-    native = NativeExperts(bundle, rest_bytes=rest_bytes)
-    assert limit <= native.statistics().budget_bytes <= limit + 1000
-    assert native.statistics().slots < 36
-    native.close()
-    with pytest.raises(ConfigError, match=r"too small: .* the rest of the model leaves of 734,003,200 bytes"):
-        NativeExperts(bundle, rest_bytes=1 << 40)
-    monkeypatch.setattr(bank_module, "available_memory", lambda: None)
-    with pytest.raises(ConfigError, match="does not say how much memory is available") as caught:
-        NativeExperts(bundle)
-    assert caught.value.key == "core.memory_unknown"
 
 
 def test_closing_twice_is_allowed_and_nothing_else_afterwards(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError
 from moedge_runtime.inference.expert_core.bank import NativeExperts
-from moedge_runtime.inference.experts import NumpyExperts
+from moedge_runtime.inference.numpy_experts import NumpyExperts
 from runtime.inference.expert_core.bundles import FP32, INT4, inputs, write_bundle
 
 EXPERT, LAYER, POSITION = 7, 2, 1

@@ -9,7 +9,8 @@ from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError, ConfigError
 from moedge_runtime.inference.expert_core.bank import NativeExperts
 from moedge_runtime.inference.expert_core.hot_set import load_counts, save_counts
-from moedge_runtime.inference.experts import ExpertBank, NumpyExperts
+from moedge_runtime.inference.experts import ExpertBank
+from moedge_runtime.inference.numpy_experts import NumpyExperts
 from runtime.inference.expert_core.bundles import INT4, inputs, write_bundle
 
 DEADLINE_S = 60

@@ -3,7 +3,6 @@ from pathlib import Path
 from moedge_runtime.inference.expert_core.memory import (
     RESERVE_BYTES,
     available_memory,
-    default_budget,
     default_memory,
     total_memory,
 )
@@ -37,11 +36,6 @@ def test_a_tenth_of_what_is_available_is_left_to_others_and_never_less_than_the_
     assert default_memory(20 * GIB) == 18 * GIB
     assert default_memory(2 * GIB) == 2 * GIB - RESERVE_BYTES
     assert default_memory(RESERVE_BYTES) == default_memory(0) == 0
-
-
-def test_experts_without_a_plan_get_what_the_rest_leaves():
-    assert default_budget(20 * GIB, rest_bytes=3 * GIB) == 15 * GIB
-    assert default_budget(2 * GIB, rest_bytes=2 * GIB) == 0
 
 
 def test_a_process_never_has_more_than_the_machine_or_its_group(tmp_path):
