@@ -4,15 +4,15 @@ VENV ?= .venv
 # The torch of the workstation side. On Linux x86-64 a plain `torch` brings CUDA packages of several gigabytes.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-CORE_BUILD := hatch_build.py $(wildcard $(addprefix runtime/core/,CMakeLists.txt cmake/* include/* src/*))
-CORE_CODE = $(shell find runtime/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
+CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
+CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
 .PHONY: help demo test check format bench bench-core bench-peers bench-full quality wheels test-wheels clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# Builds the expert core too.
+# Builds the native libraries too.
 $(VENV)/.installed: pyproject.toml $(CORE_BUILD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'

@@ -1,4 +1,4 @@
-"""What whoever installs from source is told when the expert core cannot be built."""
+"""What whoever installs from source is told when a native library cannot be built."""
 
 import importlib.util
 from pathlib import Path
@@ -11,9 +11,12 @@ hatch_build = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(hatch_build)
 
 
-def refusal(root: Path, target: str) -> str:
-    with pytest.raises(hatch_build.CoreBuildError) as caught:
-        hatch_build.build_library(root, "x86_64", target)
+CORE, QUANTIZING_KERNEL = hatch_build.LIBRARIES
+
+
+def refusal(root: Path, target: str, library=CORE) -> str:
+    with pytest.raises(hatch_build.LibraryBuildError) as caught:
+        hatch_build.build_library(root, library, "x86_64", target)
     return str(caught.value)
 
 
@@ -78,3 +81,17 @@ def test_what_the_compiler_says_comes_with_what_to_do(tmp_path, programs):
     assert "ended with status 3. Install g++ 11 or newer" in message
     assert message.endswith("core.cpp:1: error: no concepts in this g++")
     assert str(tmp_path / "build" / "expert_core-x86_64" / "build.log") in message
+
+
+def test_it_is_said_which_library_cannot_be_built(tmp_path, programs):
+    message = refusal(tmp_path, "x86_64", QUANTIZING_KERNEL)
+    assert message.startswith("The quantizing kernel of moedge could not be built: there is no C++ compiler on PATH.")
+
+
+@pytest.mark.parametrize("library", hatch_build.LIBRARIES, ids=lambda library: library.target)
+def test_an_editable_install_puts_a_library_where_the_code_looks_for_it(library):
+    from moedge_export import quantize_library
+    from moedge_runtime.inference.expert_core import library as core_library
+
+    looked_for = {"moedge_core": core_library.LIBRARY, "moedge_quantize": quantize_library.LIBRARY}
+    assert ROOT / library.beside_code == looked_for[library.target]

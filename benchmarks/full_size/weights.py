@@ -77,7 +77,10 @@ class SyntheticWeights:
             values[: max(0, CONSTANT_CHANNELS - start)] = 0  # the bias alone makes the constant channels
         elif EXPERTS in name:
             # torch transposes matrices five times faster than stacks of them.
-            values = torch.stack([matrix.T.contiguous() for matrix in values])
+            stored = values.new_empty(stop - start, shape[2], shape[1])
+            for matrix, place in zip(values, stored, strict=True):
+                place.copy_(matrix.T)
+            values = stored
         return values
 
     def fingerprint(self) -> str:

@@ -31,6 +31,7 @@ from moedge_export.journal import JOURNAL_NAME, Identity, Journal
 from moedge_export.options import ExportOptions, check_blocks
 from moedge_export.parallel import processors, quantizing_threads
 from moedge_export.pieces import HEAD_NAME, MODEL_NAME, VISION_NAME, Pieces
+from moedge_export.quantize_library import load_library
 from moedge_export.reading import CountedWeights, input_bytes
 from moedge_export.reuse import Donor
 
@@ -60,7 +61,8 @@ def export_bundle(
 
     Raises:
         CheckpointError: The checkpoint cannot be exported; nothing is left behind.
-        ConfigError: The options do not fit the checkpoint, the bundle to reuse, or what an earlier export left.
+        ConfigError: The options do not fit the checkpoint, the bundle to reuse, or what an earlier export left; or
+            the quantizing kernel cannot be loaded.
         StorageError: There is no room, or the disk fails; finished pieces are kept.
     """
     quantization = options.quantization()
@@ -69,6 +71,7 @@ def export_bundle(
     else:
         architecture = config_architecture(checkpoint, options.revision)
     check_blocks(quantization, architecture)
+    load_library()
     check_memory(memory_bytes(architecture, quantization, processors()))
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint, options.revision)

@@ -12,6 +12,7 @@ from moedge_export.estimate import check_memory, check_room, free_bytes, memory_
 from moedge_export.memory import available_memory
 from moedge_export.options import ExportOptions, check_blocks
 from moedge_export.parallel import processors
+from moedge_export.quantize_library import load_library
 from moedge_export.tensors import EMBEDDING, HEAD, expected_tensors
 
 PART_NAMES = {
@@ -80,6 +81,7 @@ def plan_export(checkpoint: str | Path, destination: Path, options: ExportOption
     """
     architecture, quantization = config_architecture(checkpoint, options.revision), options.quantization()
     check_blocks(quantization, architecture)
+    load_library()
     shapes = expected_tensors(architecture)
     if not architecture.text.tie_word_embeddings:
         shapes[HEAD] = shapes[EMBEDDING]

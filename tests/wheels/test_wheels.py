@@ -21,7 +21,8 @@ from runtime.inference.expert_core.bundles import PRECISIONS, inputs, name_of, w
 from wheels.installed import DEADLINE_S, ROOT, Installed, run, wheel_for
 
 COMPUTE = ROOT / "tests" / "wheels" / "compute.py"
-LIBRARY = "moedge_runtime/inference/expert_core/libmoedge_core.so"
+QUANTIZE = ROOT / "tests" / "wheels" / "quantize.py"
+LIBRARIES = ["moedge_export/libmoedge_quantize.so", "moedge_runtime/inference/expert_core/libmoedge_core.so"]
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 """Source: elf(5), e_machine, and elf.h."""
 
@@ -72,12 +73,13 @@ def on_arm64(arm64: Installed, cases: Path) -> Computed:
 
 
 @pytest.mark.parametrize("processor", ELF_MACHINES)
-def test_a_wheel_holds_one_core_of_its_processor_for_any_python_and_glibc_2_35(processor: str, wheels: Path) -> None:
+def test_a_wheel_holds_libraries_of_its_processor_for_any_python_and_glibc_2_35(processor: str, wheels: Path) -> None:
     wheel = wheel_for(processor, wheels)
     assert wheel.name == f"moedge-{moedge_runtime.__version__}-py3-none-manylinux_2_35_{processor}.whl"
     with zipfile.ZipFile(wheel) as archive:
-        assert [name for name in archive.namelist() if ".so" in name] == [LIBRARY]
-        assert int.from_bytes(archive.read(LIBRARY)[18:20], "little") == ELF_MACHINES[processor]
+        assert sorted(name for name in archive.namelist() if ".so" in name) == LIBRARIES
+        for library in LIBRARIES:
+            assert int.from_bytes(archive.read(library)[18:20], "little") == ELF_MACHINES[processor]
 
 
 def test_without_a_compiler_the_x86_wheel_installs_and_starts(x86: Installed) -> None:
@@ -116,6 +118,12 @@ def test_on_arm64_the_experts_give_the_bits_of_x86(on_arm64: Computed, on_x86: C
     assert len(on_x86.results) == len(PRECISIONS) * 3 * 6
     for name, wanted in on_x86.results.items():
         np.testing.assert_array_equal(on_arm64.results[name].view(np.uint32), wanted.view(np.uint32), err_msg=name)
+
+
+def test_on_arm64_quantizing_gives_the_bits_of_x86(arm64: Installed, x86: Installed) -> None:
+    on_arm64, on_x86 = (json.loads(installed.run(QUANTIZE)) for installed in (arm64, x86))
+    assert len(on_x86) == 72
+    assert on_arm64 == on_x86
 
 
 def test_on_arm64_a_picture_of_the_demo_is_answered_rightly(arm64: Installed, tmp_path: Path) -> None:
