@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from expert_core.conductor import BesideFlash, Conductor
-from expert_core.limits import touch_memory
+from expert_core.guest_memory import touch_memory
 from expert_core.measured import PassesWanted, Setup
 from expert_core.report import report
 

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from moedge_runtime.bench.bandwidth import read_seconds
+
 from expert_core.capped import CappedProcess
-from expert_core.limits import read_seconds
 from expert_core.measured import READERS, Memory, Passes, PassesWanted, Setup
 from expert_core.read_log import build_read_log
 from expert_core.records import stack_records

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from moedge_export.inline import QMOE_INPUTS
+from moedge_runtime.bench.bandwidth import memory_bandwidth
 from moedge_runtime.bundle import Bundle, Precision
 from moedge_runtime.inference.expert_core import NativeExperts
 from moedge_runtime.inference.numpy_experts import NumpyExperts
 from moedge_runtime.inference.onnx_session import open_session
 from onnx import TensorProto, helper
 
-from expert_core.limits import memory_bandwidth
 from expert_core.records import EXPERTS, HIDDEN, TOP_K, write_records
 from expert_core.report import report
 from expert_core.routing import Router

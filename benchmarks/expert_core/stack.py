@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expert_core.conductor import BesideFlash, Conductor
-from expert_core.limits import touch_memory
+from expert_core.guest_memory import touch_memory
 from expert_core.measured import PassesWanted, Setup
 from expert_core.records import LAYERS
 from expert_core.report import report
