@@ -43,7 +43,7 @@ def test_structures_equal_the_header(name: str, structure: type[ctypes.Structure
 def test_functions_types_and_version_equal_the_header() -> None:
     declared = re.findall(r"(\bmoedge_quantize\w*)\(([^)]*)\);", CODE)
     counts = {name: 0 if arguments == "void" else arguments.count(",") + 1 for name, arguments in declared}
-    assert counts == {name: len(arguments) for name, (_, arguments) in library._FUNCTIONS.items()}
+    assert counts == {name: len(arguments) for name, (_, arguments) in library.NATIVE.functions.items()}
     for name in ("FLOAT32", "FLOAT16", "BFLOAT16"):
         assert f"MOEDGE_{name} = {getattr(library, name)}," in CODE
     assert f"#define MOEDGE_QUANTIZE_ABI {library.ABI}\n" in HEADER

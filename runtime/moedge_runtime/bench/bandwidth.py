@@ -115,7 +115,8 @@ def huge_buffer(nbytes: int) -> mmap.mmap:
     """Memory backed by huge pages where the kernel has them, as the core's slots are; small pages slow direct reads."""
     buffer = mmap.mmap(-1, -(-nbytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES)
     buffer.madvise(mmap.MADV_HUGEPAGE)
-    buffer.write(b"\1" * len(buffer))
+    for _ in range(0, len(buffer), HUGE_PAGE_BYTES):
+        buffer.write(b"\1" * HUGE_PAGE_BYTES)
     return buffer
 
 

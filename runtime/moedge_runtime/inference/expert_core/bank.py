@@ -18,12 +18,12 @@ from moedge_runtime.inference.expert_core.hot_set import Counts
 from moedge_runtime.inference.expert_core.library import (
     ABI,
     LIBRARY,
+    NATIVE,
     CoreError,
     CoreOptions,
     CoreStatistics,
     Status,
     load_library,
-    other_version,
 )
 from moedge_runtime.inference.experts import ExpertStatistics
 
@@ -108,7 +108,7 @@ class NativeExperts:
         error = CoreError()
         if self._library.moedge_core_open(ctypes.byref(options), ctypes.byref(core), ctypes.byref(error)) != Status.OK:
             if error.message.startswith(b"interface version"):
-                raise other_version(LIBRARY, f"it refuses {error.message.decode()}")
+                raise NATIVE.other_version(LIBRARY, f"it refuses {error.message.decode()}")
             raise core_failure(error, self._path, self._moe_layers)
         self._core: int | None = core.value
         # Not at the end of the process: a thread may still be inside the core then.

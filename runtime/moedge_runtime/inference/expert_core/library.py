@@ -9,9 +9,8 @@ import ctypes
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from moedge_runtime.errors import ConfigError
+from moedge_runtime.native_library import NativeLibrary
 
 ABI = 2
 """MOEDGE_CORE_ABI."""
@@ -108,25 +107,28 @@ class CoreStatistics(ctypes.Structure):
 
 _CORE = ctypes.c_void_p
 _ERROR = ctypes.POINTER(CoreError)
-_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "moedge_core_open": (ctypes.c_int, (ctypes.POINTER(CoreOptions), ctypes.POINTER(_CORE), _ERROR)),
-    "moedge_core_close": (None, (_CORE,)),
-    "moedge_core_compute": (
-        ctypes.c_int,
-        (_CORE, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _ERROR),
-    ),
-    "moedge_core_pin": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.c_uint32, _ERROR)),
-    "moedge_core_set_budget": (ctypes.c_int, (_CORE, ctypes.c_uint64, _ERROR)),
-    "moedge_core_preload": (ctypes.c_int, (_CORE, _ERROR)),
-    "moedge_core_set_counts": (None, (_CORE, ctypes.c_void_p)),
-    "moedge_core_counts": (None, (_CORE, ctypes.c_void_p)),
-    "moedge_core_get_statistics": (None, (_CORE, ctypes.POINTER(CoreStatistics))),
-    "moedge_core_isa": (ctypes.c_char_p, (_CORE,)),
-    "moedge_core_best_isa": (ctypes.c_char_p, ()),
-    "moedge_core_has_isa": (ctypes.c_int, (ctypes.c_char_p,)),
-}
-"""Result and arguments of each function; arrays are passed as addresses."""
-
+NATIVE = NativeLibrary(
+    "expert core",
+    "core",
+    {
+        "moedge_core_open": (ctypes.c_int, (ctypes.POINTER(CoreOptions), ctypes.POINTER(_CORE), _ERROR)),
+        "moedge_core_close": (None, (_CORE,)),
+        "moedge_core_compute": (
+            ctypes.c_int,
+            (_CORE, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _ERROR),
+        ),
+        "moedge_core_pin": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.c_uint32, _ERROR)),
+        "moedge_core_set_budget": (ctypes.c_int, (_CORE, ctypes.c_uint64, _ERROR)),
+        "moedge_core_preload": (ctypes.c_int, (_CORE, _ERROR)),
+        "moedge_core_set_counts": (None, (_CORE, ctypes.c_void_p)),
+        "moedge_core_counts": (None, (_CORE, ctypes.c_void_p)),
+        "moedge_core_get_statistics": (None, (_CORE, ctypes.POINTER(CoreStatistics))),
+        "moedge_core_isa": (ctypes.c_char_p, (_CORE,)),
+        "moedge_core_best_isa": (ctypes.c_char_p, ()),
+        "moedge_core_has_isa": (ctypes.c_int, (ctypes.c_char_p,)),
+    },
+    otherwise="`--experts numpy` computes without it, correctly and very slowly.",
+)
 
 INSTRUCTION_SETS = ("scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm")
 """All that the core has kernels for; `usable_instruction_sets` are those of this processor."""
@@ -134,43 +136,11 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni
 
 @cache
 def load_library(path: Path = LIBRARY) -> ctypes.CDLL:
-    """Load the core; its functions run without Python's global lock.
-
-    Raises:
-        ConfigError: It is not there, not for this system, or of another version than this Python code.
-    """
-    if not path.is_file():
-        raise ConfigError(
-            f"The expert core is not built: there is no '{path}'. Install g++ and run `pip install` again, or install "
-            f"a wheel of moedge. `--experts numpy` computes without it, correctly and very slowly.",
-            key="core.not_built",
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise ConfigError(
-            f"The expert core cannot be loaded: {error}. It was built for another system: install g++ and run "
-            f"`pip install` again, or install the wheel for this one.",
-            key="core.not_loadable",
-        ) from error
-    for name, (result, arguments) in _FUNCTIONS.items():
-        try:
-            function = getattr(library, name)
-        except AttributeError:
-            raise other_version(path, f"it has no function {name}") from None
-        function.restype, function.argtypes = result, arguments
-    return library
+    """See `NativeLibrary.load`."""
+    return NATIVE.load(path)
 
 
 def usable_instruction_sets() -> list[str]:
     """Those of `INSTRUCTION_SETS` that this build and this processor can use."""
     library = load_library()
     return [name for name in INSTRUCTION_SETS if library.moedge_core_has_isa(name.encode())]
-
-
-def other_version(path: Path, reason: str) -> ConfigError:
-    """The error for a library that does not belong to this Python code; `reason` is a clause."""
-    return ConfigError(
-        f"The expert core '{path}' is not of this moedge's version: {reason}. Run `pip install` again.",
-        key="core.version_differs",
-    )

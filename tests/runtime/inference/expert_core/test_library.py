@@ -51,7 +51,7 @@ def test_statuses_and_version_equal_the_header():
 def test_functions_equal_the_header():
     declared = re.findall(r"(\bmoedge_core_\w+)\(([^)]*)\);", CODE)
     counts = {name: 0 if arguments == "void" else arguments.count(",") + 1 for name, arguments in declared}
-    assert counts == {name: len(arguments) for name, (_, arguments) in library._FUNCTIONS.items()}
+    assert counts == {name: len(arguments) for name, (_, arguments) in library.NATIVE.functions.items()}
 
 
 def test_a_library_that_is_not_built_is_an_error_that_says_what_to_do(tmp_path):
