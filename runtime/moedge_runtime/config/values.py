@@ -59,7 +59,7 @@ def _base_dir(info: ValidationInfo) -> Path:
 
 
 def _for_another_machine(info: ValidationInfo) -> bool:
-    """Whether the configuration is checked here for a board elsewhere: paths stay as written, nobody looks for files."""
+    """Whether this is the configuration of a board elsewhere: paths stay as written, nobody looks for files."""
     return bool(info.context and info.context.get("another_machine"))
 
 

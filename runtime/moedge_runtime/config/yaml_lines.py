@@ -14,7 +14,10 @@ MAX_VALUES = 100_000
 
 
 def read_yaml(
-    text: str, *, max_values: int = MAX_VALUES, loader_class: type[yaml.SafeLoader] | type[yaml.CSafeLoader] | None = None
+    text: str,
+    *,
+    max_values: int = MAX_VALUES,
+    loader_class: type[yaml.SafeLoader] | type[yaml.CSafeLoader] | None = None,
 ) -> tuple[Any, dict[Path, int], Problems]:
     """Parse `text`.
 
@@ -29,8 +32,8 @@ def read_yaml(
 
     Raises:
         yaml.YAMLError: `text` is no YAML.
-        ValueError: An alias contains itself, aliases multiply to more than `max_values` values, or a value is none of its
-            type, such as a 31st of February.
+        ValueError: An alias contains itself, aliases multiply to more than `max_values` values, or a value is none of
+            its type, such as a 31st of February.
         RecursionError: It is nested very deeply.
     """
     loader = (loader_class or yaml.SafeLoader)(text)
@@ -40,7 +43,7 @@ def read_yaml(
         node = loader.get_single_node()
         if node is None:
             return None, lines, problems
-        _note_lines(node, (), lines, problems, set(), max_values)
+        _note_lines(node, (), lines, problems, set(), max_values=max_values)
         value = loader.construct_document(node)
     finally:
         loader.dispose()
@@ -60,6 +63,7 @@ def _note_lines(
     lines: dict[Path, int],
     problems: Problems,
     parents: set[yaml.Node],
+    *,
     max_values: int,
 ) -> None:
     if node in parents:
@@ -79,8 +83,8 @@ def _note_lines(
                 problems.append((child, f"the key is given twice, here and in line {lines[child]}"))
             seen.add(key)
             lines[child] = key_node.start_mark.line + 1
-            _note_lines(value_node, child, lines, problems, parents, max_values)
+            _note_lines(value_node, child, lines, problems, parents, max_values=max_values)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*path, index), lines, problems, parents, max_values)
+            _note_lines(item, (*path, index), lines, problems, parents, max_values=max_values)
     parents.remove(node)
