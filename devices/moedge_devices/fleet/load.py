@@ -25,6 +25,9 @@ from moedge_devices.fleet.tree import Branch, origin_of
 MAX_VALUES = 5_000_000
 """Keys and items of a fleet file, every use of an alias counted; 5,000 devices of two cameras have 110,000."""
 
+DIFFERS_BY_DEVICE = "; known are: "
+"""What follows in a problem's text is that of the first device; the problem is one."""
+
 NAMED_DEVICES = 3
 """Of the devices that a problem concerns, as many are named."""
 
@@ -119,7 +122,7 @@ def load_fleet(path: str | FilePath) -> Fleet:
         if config is not None:
             devices[place.name] = Device(place.name, place.site, place.group, place.path, place.tree, values, config)
     found.add_same_client_ids(devices.values())
-    problems += found.problems(lines)
+    problems += found.problems()
     if problems:
         raise ConfigError(_report(path, lines, problems), key="fleet.invalid")
     return Fleet(path, devices, lines)
@@ -132,6 +135,7 @@ class _Found:
         self._secrets = secrets
         self._placed = {place.path: place for place in placed}
         self._devices: dict[tuple[Path, str], list[Placed]] = defaultdict(list)
+        self._texts: dict[tuple[Path, str], str] = {}
         self._unsaid: dict[tuple[Path, str], list[Placed]] = defaultdict(list)
         self._names: dict[Path, list[Placed]] = defaultdict(list)
         for place in placed:
@@ -149,7 +153,7 @@ class _Found:
             if origin is None:
                 self._unsaid[path, text].append(place)
             elif origin not in self._secrets:
-                self._devices[origin, text].append(place)
+                self._note(origin, text, place)
 
     def add_same_client_ids(self, devices: Iterable[Device]) -> None:
         """Two clients with one id disconnect each other for ever."""
@@ -168,11 +172,16 @@ class _Found:
                 assert isinstance(config, Branch)
                 origin = origin_of(config, ("mqtt", "client_id"))
                 assert origin is not None
-                self._devices[origin, text].append(self._placed[device.path])
+                self._note(origin, text, self._placed[device.path])
 
-    def problems(self, lines: dict[Path, int]) -> Problems:
+    def _note(self, origin: Path, text: str, place: Placed) -> None:
+        key = origin, text.partition(DIFFERS_BY_DEVICE)[0]
+        self._texts.setdefault(key, text)
+        self._devices[key].append(place)
+
+    def problems(self) -> Problems:
         """All of them, with paths in the fleet file."""
-        result = [(origin, text + self._whom(places, origin)) for (origin, text), places in self._devices.items()]
+        result = [(key[0], self._texts[key] + self._whom(places, key[0])) for key, places in self._devices.items()]
         for (path, text), places in self._unsaid.items():
             result += [((*layer, "config", *path), text) for layer in self._layers(places)]
         return result

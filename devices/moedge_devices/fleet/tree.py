@@ -88,7 +88,7 @@ def remove(tree: Branch, path: tuple[str, ...]) -> tuple[Branch, str | None]:
     if not isinstance(child, Branch):
         return tree, f"'{path[0]}' is one value and has no parts to remove"
     children[key], problem = remove(child, path[1:])
-    return Branch(children, tree.origin, tree.is_list), problem
+    return (tree, problem) if problem else (Branch(children, tree.origin, tree.is_list), None)
 
 
 def origin_of(tree: Branch, path: Path) -> Path | None:
