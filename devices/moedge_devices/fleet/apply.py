@@ -249,8 +249,9 @@ class Applier:
             self._receive(taken, failed)
         self._journal.sync()
         self._watch(taken, failed)
-        self._outcome.applied += taken
-        self._outcome.failed |= failed
+        names = [device.name for device in stage.devices]
+        self._outcome.applied += [name for name in names if name in taken]
+        self._outcome.failed |= {name: failed[name] for name in names if name in failed}
         self._outcome.waiting += [device.name for device in waiting]
         for name, reason in failed.items():
             self._say(f"  {name} failed: {reason}")

@@ -60,9 +60,9 @@ class LiveView:
         try:
             self._links.check()
         except BrokerError as error:
-            self.fault = str(error)
-            if time.monotonic() >= self._next_attempt_s:
-                self._reopen()
+            self.fault = self.fault or str(error)
+        if self.fault is not None and time.monotonic() >= self._next_attempt_s:
+            self._reopen()
         return self.view.rows()
 
     def _reopen(self) -> None:

@@ -20,16 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from moedge_runtime.errors import ConfigError, StorageError
 
 from moedge_devices.fleet.load import Device, Fleet
 from moedge_devices.fleet.shape import NamedList, Section, Shape, config_shape
+from moedge_devices.fleet.yaml_text import block
 
 LIST = ".moedge-render.json"
 """In the directory: the files that render made, with their SHA-256."""
 
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _SHOWN = 10
 
 
@@ -45,7 +44,7 @@ class Rendered:
 def config_text(device: Device) -> str:
     """The device's moedge.yaml. Keys stand in the order of their types, whatever the order of the layers."""
     head = "# Made by `moedge fleet render`. Change the fleet file instead.\n"
-    return head + dump(ordered(config_shape(), device.values))
+    return head + block(ordered(config_shape(), device.values))
 
 
 def device_text(device: Device) -> str:
@@ -93,19 +92,6 @@ def ordered(shape: Shape, value: Any) -> Any:
     if isinstance(value, dict) and hasattr(shape, "item"):
         return {key: ordered(shape.item, item) for key, item in value.items()}
     return value
-
-
-def dump(value: Any) -> str:
-    """YAML in block form."""
-    text: str = yaml.dump(value, Dumper=_NoAliases, sort_keys=False, allow_unicode=True, width=10_000)
-    return text
-
-
-class _NoAliases(_DUMPER):  # type: ignore[misc, valid-type]
-    """Writes a value out wherever it stands: layers share objects, files do not."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 def _replace(out: Path, texts: dict[str, bytes], force: bool) -> Rendered:

@@ -29,6 +29,8 @@ def fleet_schema() -> dict[str, Any]:
         if name.endswith("Layer"):
             field = layer["properties"]["config"]
             layer["properties"]["config"] = {"$ref": f"#/$defs/{_PART}", "description": field["description"]}
+    _say_what_is_wrong_inside(schema)
+    schema["properties"]["defaults"].pop("default")
     schema["$defs"] |= parts
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "fleet.yaml"}
 
@@ -36,6 +38,21 @@ def fleet_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The schema as it stands in docs/fleet.schema.json."""
     return json.dumps(fleet_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _say_what_is_wrong_inside(schema: Any) -> None:
+    """Write "an X or null" so that an editor shows what is wrong in the X; of an anyOf it says that nothing fits."""
+    if isinstance(schema, list):
+        for item in schema:
+            _say_what_is_wrong_inside(item)
+    if not isinstance(schema, dict):
+        return
+    kinds = schema.get("anyOf", [])
+    if len(kinds) == 2 and kinds[1] == {"type": "null"}:
+        del schema["anyOf"]
+        schema |= {"if": {"not": {"type": "null"}}, "then": kinds[0]}
+    for inner in schema.values():
+        _say_what_is_wrong_inside(inner)
 
 
 def _parts() -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from moedge_runtime.config.yaml_lines import Path, line_of
 
 from moedge_devices.fleet.load import Device, Fleet
 from moedge_devices.fleet.tree import Branch, Leaf, Node, leaves
+from moedge_devices.fleet.yaml_text import flow
 
 _INDENT = "  "
 _FOLLOWS_YAML = 2
@@ -72,11 +72,11 @@ def layer_of(origin: Path) -> str:
 def _lines(fleet: Fleet, key: str, node: Node, depth: int, bullet: str = "") -> list[tuple[str, str]]:
     """Lines of YAML with their comments."""
     start = _INDENT * depth + bullet
-    name = f"{_flow(key)}: " if key else ""
+    name = f"{flow(key)}: " if key else ""
     if isinstance(node, Leaf) or not node.children:
         value = node.plain
         where = f"{layer_of(node.origin)}, line {line_of(node.origin, fleet.lines)}"
-        return [(f"{start}{name}{_flow(value)}", where)]
+        return [(f"{start}{name}{flow(value)}", where)]
     result = [(f"{start}{name.rstrip()}", "")] if key else []
     inside = depth + 1 if key else depth
     if node.is_list:
@@ -95,12 +95,6 @@ def _item(fleet: Fleet, item: Node, depth: int) -> list[tuple[str, str]]:
     lines = [line for key, child in item.children.items() for line in _lines(fleet, str(key), child, depth + 1)]
     first, where = lines[0]
     return [(f"{_INDENT * depth}- {first[len(_INDENT) * (depth + 1) :]}", where), *lines[1:]]
-
-
-def _flow(value: Any) -> str:
-    """One value in one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _aligned(pairs: list[tuple[str, str]]) -> list[str]:

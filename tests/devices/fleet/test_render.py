@@ -155,7 +155,7 @@ def test_a_run_that_is_killed_at_any_step_leaves_whole_files_and_the_next_one_me
 
 
 def _killed_at(step: int, run: object) -> bool:
-    """Run in a child that kills itself before its `step`th rename, removal or write of a list; whether it came to that."""
+    """Run in a child that kills itself before its `step`th rename, removal or write; whether it came to that."""
     child = os.fork()
     if child == 0:
         left = step

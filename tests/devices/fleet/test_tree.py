@@ -87,11 +87,12 @@ def test_a_json_schema_is_one_value() -> None:
 
 
 def test_null_is_a_value_and_takes_the_place_of_what_was_inherited() -> None:
-    assert merged({"mqtt": {"ca": "x", "url": "u"}}, {"mqtt": {"ca": None}}).plain == {"mqtt": {"ca": None, "url": "u"}}
-    assert merged({"mqtt": {"embedded": {"port": 1}}}, {"mqtt": {"embedded": True}}).plain == {"mqtt": {"embedded": True}}
-    assert merged({"mqtt": {"embedded": True}}, {"mqtt": {"embedded": {"port": 1}}}).plain == {
-        "mqtt": {"embedded": {"port": 1}}
-    }
+    def mqtt(*layers: dict[str, Any]) -> Any:
+        return merged(*({"mqtt": layer} for layer in layers)).plain["mqtt"]
+
+    assert mqtt({"ca": "x", "url": "u"}, {"ca": None}) == {"ca": None, "url": "u"}
+    assert mqtt({"embedded": {"port": 1}}, {"embedded": True}) == {"embedded": True}
+    assert mqtt({"embedded": True}, {"embedded": {"port": 1}}) == {"embedded": {"port": 1}}
 
 
 def test_two_watches_of_one_name_in_one_layer_are_both_kept_to_be_reported() -> None:
