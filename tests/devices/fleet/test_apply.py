@@ -38,9 +38,7 @@ def fleet_text(address: BrokerAddress, *, interval: str = "10s", base: str = "mo
         },
         "sites": {
             "berlin": {
-                "groups": {
-                    f"g{number}": {"devices": dict.fromkeys(part, camera)} for number, part in enumerate(parts)
-                }
+                "groups": {f"g{number}": {"devices": dict.fromkeys(part, camera)} for number, part in enumerate(parts)}
             }
         },
     }

@@ -38,6 +38,10 @@ class Mosquitto:
         assert listening, f"mosquitto did not start: {self._log.read_text()}"
         return self.address
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
