@@ -15,35 +15,24 @@ import sys
 import threading
 import time
 from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from moedge_runtime import __version__
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.client import MqttClient, Presence
 from moedge_runtime.mqtt.message import Message
-from moedge_runtime.mqtt.payloads import (
-    AnswerFrame,
-    AnswerModel,
-    AnswerPayload,
-    AnswerTiming,
-    AnswerTokens,
-    CameraHealth,
-    DeviceHealth,
-    DeviceInfo,
-    DeviceStatus,
-    ModelInfo,
-    MqttHealth,
-    WatchHealth,
-)
+from moedge_runtime.mqtt.payloads import DeviceStatus, rfc3339
 from moedge_runtime.mqtt.topics import Topics
 
-CAMERA, WATCH, BUNDLE = "gate", "level", "qwen3-vl-30b-int4"
+CAMERA, WATCH = "gate", "level"
 HEALTH_INTERVAL_S = 30.0
 CLOSE_S = 20.0
 
-_MODEL = AnswerModel(name="Qwen/Qwen3-VL-30B-A3B-Instruct", bundle=BUNDLE, precision="int4")
-_TIMING = AnswerTiming(queue_s=0.2, vision_s=0.6, prefill_s=2.4, decode_s=1.3, decode_tok_s=9.4, total_s=4.5)
-_TOKENS = AnswerTokens(prompt=412, image=330, cached=61, answer=13, reasoning=0)
+GOLDEN = Path(__file__).parents[2] / "tests/runtime/mqtt/golden"
+"""Every payload of the daemon, as the runtime's tests keep them."""
 
 
 class SimulatedDevice:
@@ -66,69 +55,44 @@ class SimulatedDevice:
     def start(self) -> None:
         """Connect, and say info and health."""
         self.client.start()
-        info = DeviceInfo(
-            device=self.name,
-            version=__version__,
-            started_at=self._started_at,
-            model=ModelInfo(
-                name=_MODEL.name,
-                architecture="Qwen3VLMoeForConditionalGeneration",
-                bundle=BUNDLE,
-                form="paged",
-                precision="int4",
-                manifest_sha256="0" * 64,
-            ),
-            config={"version": 1, "device": self.name},
-            config_schema=config_schema(),
-        )
-        self.client.publish(Message(self._topics.info, info.encode(), retain=True))
+        info = _golden("info") | {
+            "device": self.name,
+            "version": __version__,
+            "started_at": self._started_at,
+            "config": {"version": 1, "device": self.name},
+            "config_schema": config_schema(),
+        }
+        self.client.publish(Message(self._topics.info, _encoded(info), retain=True))
         self.health()
 
     def health(self) -> None:
         """Publish the health message."""
         queued, dropped = self.client.backlog()
-        counters = self.client.counters
-        health = DeviceHealth(
-            at=_now(),
-            uptime_s=time.monotonic() - self._started_s,
-            rss_bytes=6 << 30,
-            clock_synced=True,
-            last_answer_age_s=1.0,
-            cameras={CAMERA: CameraHealth(state="online", frames=self.answers, last_frame_age_s=0.1)},
-            watches={WATCH: WatchHealth(due=self.answers, answered=self.answers, failed=0, skipped=0)},
-            requests_waiting=0,
-            mqtt=MqttHealth(
-                connected=self.client.connected,
-                connects=counters.connects,
-                published=counters.published,
-                received=counters.received,
-                queued=queued,
-                dropped=dropped,
-            ),
-        )
-        self.client.publish(Message(self._topics.health, health.encode(), retain=True))
+        golden = _golden("health")
+        health = golden | {
+            "at": _now(),
+            "uptime_s": round(time.monotonic() - self._started_s, 3),
+            "cameras": {CAMERA: {"state": "online", "frames": self.answers, "last_frame_age_s": 0.1}},
+            "watches": {WATCH: {"due": self.answers, "answered": self.answers, "failed": 0, "skipped": 0}},
+            "mqtt": golden["mqtt"] | {"queued": queued, "dropped": dropped},
+        }
+        self.client.publish(Message(self._topics.health, _encoded(health), retain=True))
 
     def answer(self) -> None:
         """Publish an answer that holds its number and the time, on both topics as the daemon does."""
         number, self.answers = self.answers, self.answers + 1
-        moment = _now()
-        payload = AnswerPayload(
-            id=f"{self.name}-{number}",
-            status="ok",
-            camera=CAMERA,
-            watch=WATCH,
-            question="How full is it?",
-            captured_at=moment,
-            answered_at=moment,
-            clock_synced=True,
-            text=json.dumps({"level": number}),
-            data={"device": self.name, "number": number, "sent_ns": time.monotonic_ns()},
-            finish_reason="stop",
-            model=_MODEL,
-            timing=_TIMING,
-            tokens=_TOKENS,
-            frame=AnswerFrame(index=number, pts_s=float(number)),
-        ).encode()
+        payload = _encoded(
+            _golden("answer")
+            | {
+                "id": f"{self.name}-{number}",
+                "camera": CAMERA,
+                "watch": WATCH,
+                "captured_at": _now(),
+                "answered_at": _now(),
+                "text": json.dumps({"level": number}),
+                "data": {"device": self.name, "number": number, "sent_ns": time.monotonic_ns()},
+            }
+        )
         self.client.publish(Message(self._topics.answer(CAMERA), payload))
         self.client.publish(Message(self._topics.last_answer(CAMERA), payload, retain=True))
 
@@ -181,8 +145,18 @@ def _end_with_parent(parent: int, stop: threading.Event) -> None:
     stop.set()
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+@cache
+def _golden(name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    return value
+
+
+def _encoded(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _now() -> str:
+    return rfc3339(datetime.now(timezone.utc))
 
 
 if __name__ == "__main__":

@@ -47,14 +47,15 @@ class ApplyOptions:
     Attributes:
         canaries: Devices of each group that go first.
         max_failures: Of the others of a group as many may fail.
-        timeout_s: A device that has not acknowledged by then has failed.
+        timeout_s: A device that has not acknowledged by then has failed. It finishes the answer under way first, and
+            loads another model if that is what changes.
         settle_s: After a stage its devices are watched for so long; one that is not online then has failed.
         presence_s: Longest wait for devices to be heard of before the first stage.
     """
 
     canaries: int = 1
     max_failures: int = 0
-    timeout_s: float = 30.0
+    timeout_s: float = 300.0
     settle_s: float = 10.0
     presence_s: float = 2.0
 
@@ -232,7 +233,8 @@ class Applier:
         for order in self._orders.values():
             for url, topics in {(order.url, order.topics), (order.new_url, order.new_topics)}:
                 status[url].append(topics.status)
-            responses[order.url].append(order.topics.response(VERB))
+            for url in {order.url, order.new_url}:  # a device may answer when it has moved to another broker
+                responses[url].append(order.topics.response(VERB))
         self._links.subscribe(status, retained=True)
         self._links.subscribe(responses, retained=False)
         self._until(lambda: len(self._states) == len(self._orders), self._options.presence_s)

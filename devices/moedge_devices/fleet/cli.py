@@ -182,7 +182,7 @@ def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json:
     help="Of the others of a group so many may fail.",
 )
 @click.option(
-    "--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds for an acknowledgement."
+    "--timeout", type=click.FloatRange(0.1), default=300.0, show_default=True, help="Seconds for an acknowledgement."
 )
 @click.option(
     "--settle",
