@@ -273,11 +273,14 @@ class Applier:
 
     def _receive(self, taken: list[str], failed: dict[str, str]) -> None:
         """Take what has come, and give up devices whose time is over."""
-        for response in self._next():
+        for topic, response in self._next():
             transaction = response.get("transaction")
-            name, _ = self._open.pop(transaction, (None, 0.0)) if isinstance(transaction, str) else (None, 0.0)
-            if name is None:
+            if not isinstance(transaction, str) or transaction not in self._open:
                 continue  # an answer to somebody else, or a second one
+            name = self._open[transaction][0]
+            if topic != self._orders[name].topics.response(VERB):
+                continue  # not from the device that was asked
+            del self._open[transaction]
             if response.get("status") == "ok":
                 self._note(name, self._orders[name].sha256)
                 taken.append(name)
@@ -313,8 +316,8 @@ class Applier:
         while not condition() and time.monotonic() < deadline_s:
             self._next()
 
-    def _next(self) -> list[dict[str, Any]]:
-        """Wait a moment for messages; note presence, and return responses.
+    def _next(self) -> list[tuple[str, dict[str, Any]]]:
+        """Wait a moment for messages; note presence, and return responses with their topics.
 
         Raises:
             BrokerError: A connection was lost.
@@ -328,7 +331,7 @@ class Applier:
                 if name is not None:
                     self._states[name] = one_line(value.get("state"))
                 elif not message.retain:
-                    responses.append(value)
+                    responses.append((message.topic, value))
                 message = self._inbox.get_nowait()
         except queue.Empty:
             self._links.check()

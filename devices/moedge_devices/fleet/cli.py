@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from moedge_runtime.config.problems import did_you_mean
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.address import parse_broker_url
 
-from moedge_devices.fleet.load import Device, Fleet, load_fleet
+from moedge_devices.fleet.load import Device, Fleet, FleetError, load_fleet
 
 PASSWORD_VARIABLE = "MOEDGE_MQTT_PASSWORD"
 
@@ -65,9 +66,16 @@ def check(path: str, as_json: bool) -> None:
 
     Prints everything that is wrong at once. Exits 0 if all is right, 2 if not.
     """
-    loaded = load_fleet(path)
+    try:
+        loaded = load_fleet(path)
+    except FleetError as error:
+        if as_json:
+            problems = [asdict(problem) for problem in error.problems]
+            click.echo(json.dumps({"file": path, "ok": False, "problems": problems}, ensure_ascii=False))
+        raise
     counts = {
         "file": path,
+        "ok": True,
         "sites": len({device.site for device in loaded.devices.values()}),
         "groups": len(loaded.groups()),
         "devices": len(loaded.devices),

@@ -7,7 +7,7 @@ them is a change. Cameras and watches are compared by name.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -23,6 +23,9 @@ ABSENT = object()
 """The value of what is not there."""
 
 _NAMED_DEVICES = 5
+
+_PLACE = {"url", "embedded", "base_topic"}
+"""Keys of `mqtt` that say where a device is reached."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ class FleetDiff:
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        changed = {name: [change.to_json() for change in changes] for name, changes in self.changed.items()}
+        changed = {
+            name: {"means": consequences(changes), "changes": [change.to_json() for change in changes]}
+            for name, changes in self.changed.items()
+        }
         return {"added": self.added, "removed": self.removed, "changed": changed}
 
 
@@ -93,6 +99,24 @@ def diff_devices(old: Device, new: Device) -> list[Change]:
     ]
 
 
+def consequences(changes: Sequence[Change]) -> list[str]:
+    """What changes of a device make it do, in words, when it is given its new configuration (docs/mqtt.md)."""
+    paths = [change.path for change in changes]
+    model = any(path[:2] == ("config", "model") for path in paths)
+    words = [
+        (
+            any(path[:2] == ("config", "mqtt") and path[2] in _PLACE for path in paths),
+            "moves to another broker or topic",
+        ),
+        (model, "loads the model again"),
+        (not model and any(path[0] == "config" for path in paths), "keeps its model loaded"),
+        (("bundle",) in paths, "is to have another bundle"),
+        (("update",) in paths, "is updated from elsewhere or at other times"),
+        (any(path[0] in {"site", "group", "profile"} for path in paths), "belongs elsewhere in the fleet"),
+    ]
+    return [word for holds, word in words if holds]
+
+
 def meaning(device: Device) -> dict[str, Any]:
     """The configuration as the board reads it: every default filled in, times in seconds, sizes in bytes."""
     values: dict[str, Any] = _json(device.config)
@@ -104,9 +128,9 @@ def diff_text(diff: FleetDiff) -> str:
     lines = [f"+ {name}: new" for name in diff.added] + [f"- {name}: gone" for name in diff.removed]
     together: dict[str, list[str]] = defaultdict(list)
     for name, changes in diff.changed.items():
-        together["\n".join(f"    {_line(change)}" for change in changes)].append(name)
-    for text, names in together.items():
-        lines += [f"~ {_names(names)}:", text]
+        head = f"~ NAMES: {', '.join(consequences(changes))}"
+        together["\n".join([head, *(f"    {_line(change)}" for change in changes)])].append(name)
+    lines += [text.replace("NAMES", _names(names), 1) for text, names in together.items()]
     return "\n".join(lines) if lines else "Nothing changes for any device."
 
 

@@ -100,7 +100,7 @@ class Links:
             raise
 
     def subscribe(self, filters: Mapping[str, Sequence[str]], *, retained: bool, qos: int = 1) -> None:
-        """Subscribe to filters by url, a few at a time. Without stored messages all others of `filters` come as well.
+        """Subscribe to filters by url, a few at a time.
 
         Raises:
             BrokerError: A broker refuses or a connection is lost.

@@ -22,7 +22,7 @@ from moedge_devices.fleet.profiles import profile_names
 from moedge_devices.fleet.secrets import HOW
 from moedge_devices.fleet.tree import Branch, origin_of
 
-MAX_VALUES = 5_000_000
+MAX_VALUES = 2_000_000
 """Keys and items of a fleet file, every use of an alias counted; 5,000 devices of two cameras have 110,000."""
 
 DIFFERS_BY_DEVICE = "; known are: "
@@ -33,6 +33,31 @@ NAMED_DEVICES = 3
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONTEXT = {"another_machine": True}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong. `line` counts from 1; None if the file has no such place."""
+
+    line: int | None
+    path: str
+    text: str
+
+
+class FleetError(ConfigError):
+    """A fleet file is wrong: everything that is, in `problems`."""
+
+    key = "fleet.invalid"
+
+    def __init__(self, path: FilePath, lines: dict[Path, int], problems: Problems) -> None:
+        located = sorted({(line_of(at, lines) or 0, path_text(at), text) for at, text in problems})
+        self.problems = [Problem(line or None, where, text) for line, where, text in located]
+        count = f"{len(located)} errors" if len(located) > 1 else "1 error"
+        listing = [
+            "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text
+            for line, where, text in located
+        ]
+        super().__init__("\n".join([f"Fleet file '{path}' has {count}:", *listing]))
 
 
 @dataclass(frozen=True)
@@ -124,7 +149,7 @@ def load_fleet(path: str | FilePath) -> Fleet:
     found.add_same_client_ids(devices.values())
     problems += found.problems()
     if problems:
-        raise ConfigError(_report(path, lines, problems), key="fleet.invalid")
+        raise FleetError(path, lines, problems)
     return Fleet(path, devices, lines)
 
 
@@ -247,13 +272,3 @@ def _check_version(path: FilePath, raw: object) -> None:
             f"Upgrade moedge, or write the file for version {FLEET_VERSION}.",
             key="fleet.version_unsupported",
         )
-
-
-def _report(path: FilePath, lines: dict[Path, int], problems: Problems) -> str:
-    located = sorted({(line_of(at, lines) or 0, path_text(at), text) for at, text in problems})
-    count = f"{len(located)} errors" if len(located) > 1 else "1 error"
-    listing = [
-        "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text
-        for line, where, text in located
-    ]
-    return "\n".join([f"Fleet file '{path}' has {count}:", *listing])

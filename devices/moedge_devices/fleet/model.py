@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from moedge_runtime.config.values import Identifier
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 FLEET_VERSION: Literal[1] = 1
 """The version of fleet.yaml that this code reads."""
@@ -103,6 +103,12 @@ class UpdateWindow(_Frozen):
     """Hours and minutes; before `start`, the window ends on the next day."""
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """Name in the IANA database, such as Europe/Berlin."""
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> UpdateWindow:
+        if self.start == self.end:
+            raise ValueError('a window from a time to the same time is empty; a whole day is "00:00" to "23:59"')
+        return self
 
 
 class Update(_Frozen):

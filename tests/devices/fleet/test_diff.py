@@ -9,7 +9,7 @@ from devices.fleet.layer_strategies import CONFIG
 from devices.fleet.sample import FLEET, sample, write
 from hypothesis import given
 from moedge_devices.fleet.cli import fleet as command
-from moedge_devices.fleet.diff import ABSENT, Change, diff_devices, diff_fleets, diff_text, meaning
+from moedge_devices.fleet.diff import ABSENT, Change, consequences, diff_devices, diff_fleets, diff_text, meaning
 
 
 def patched(old: dict[str, Any], changes: list[Change]) -> dict[str, Any]:
@@ -64,10 +64,32 @@ def test_devices_with_the_same_changes_are_said_together(tmp_path: Path) -> None
     diff = diff_fleets(old, sample(tmp_path, text))
     assert diff.added == ["panel-05"] and diff.removed == ["panel-04"]
     lines = diff_text(diff).splitlines()
-    assert lines[:3] == ["+ panel-05: new", "- panel-04: gone", "~ 2 devices (panel-01, panel-03):"]
+    assert lines[:3] == [
+        "+ panel-05: new",
+        "- panel-04: gone",
+        "~ 2 devices (panel-01, panel-03): loads the model again, is updated from elsewhere or at other times",
+    ]
     assert "    config.model.memory: 6442450944 -> 5368709120" in lines
     assert [line for line in lines if "config.watches.lamps: new, {" in line]
     assert any("update: " in line and "'beta'" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("memory: 6G", "memory: 5G"), ["loads the model again"]),
+        (("interval: 1m", "interval: 2m"), ["keeps its model loaded"]),
+        (
+            ("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:1884"),
+            ["moves to another broker or topic", "keeps its model loaded"],
+        ),
+        (('version: "2026.11"', 'version: "2026.12"'), ["is to have another bundle"]),
+        (("      press:", "      presses:"), ["belongs elsewhere in the fleet"]),
+    ],
+)
+def test_what_a_change_means_is_said(tmp_path: Path, change: tuple[str, str], words: list[str]) -> None:
+    changed = diff_fleets(sample(tmp_path), sample(tmp_path, FLEET.replace(*change))).changed["panel-01"]
+    assert consequences(changed) == words
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
+import json
 import re
 import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from devices.fleet.sample import FLEET, sample, write
 from moedge_devices.fleet import load_fleet, profiles
+from moedge_devices.fleet.cli import fleet as command
 from moedge_runtime.config import load_config
 from moedge_runtime.errors import ConfigError
 
@@ -210,11 +213,33 @@ def test_one_client_id_for_two_devices_of_a_broker_is_refused(tmp_path: Path) ->
         ("a: &a [*a]", "contains itself"),
         ("sites: {a: {groups: {b: {devices: {c: {config: 5}}}}}}", "sites.a.groups.b.devices.c.config"),
         ("version: 1\nsites: {}", "sites: Dictionary should have at least 1 item"),
+        (
+            f"{FLEET}    update: {{windows: [{{start: '02:00', end: '02:00'}}]}}",
+            "from a time to the same time is empty",
+        ),
         ("version: 1\nsites: {a: {groups: {b: {devices: {c d: }}}}}", "use 1 to 64 of the characters"),
     ],
 )
 def test_files_of_another_form_are_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
     assert message in "\n".join(refusal(tmp_path, text))
+
+
+def test_anchors_and_merge_keys_of_yaml_work(tmp_path: Path) -> None:
+    text = FLEET.replace('gate: {source: "rtsp://10.0.0.3/s"}', 'gate: &gate {source: "rtsp://10.0.0.3/s", fps: 2}')
+    text = text.replace('gate: {source: "rtsp://10.0.0.4/s"}', "gate: {<<: *gate, fps: 3}")
+    camera = sample(tmp_path, text).devices["panel-04"].config.cameras["gate"]
+    assert (camera.source, camera.fps) == ("rtsp://10.0.0.3/s", 3)
+
+
+def test_the_problems_can_be_read_by_programs(tmp_path: Path) -> None:
+    path = write(tmp_path, FLEET.replace("memory: 6G", "memry: 6G"))
+    result = CliRunner().invoke(command, ["check", str(path), "--json"])
+    assert isinstance(result.exception, ConfigError) and result.exception.exit_code == 2
+    problem = {"line": 6, "path": "defaults.config.model.memry", "text": "unknown key. Did you mean 'memory'?"}
+    assert json.loads(result.stdout) == {"file": str(path), "ok": False, "problems": [problem]}
+    result = CliRunner().invoke(command, ["check", str(write(tmp_path)), "--json"])
+    counts = {"sites": 2, "groups": 3, "devices": 4, "cameras": 4, "watches": 7}
+    assert json.loads(result.stdout) == {"file": str(path), "ok": True, **counts}
 
 
 def test_a_missing_file_is_refused_in_words(tmp_path: Path) -> None:
