@@ -63,6 +63,8 @@ class SimulatedDevice:
             "config_schema": config_schema(),
         }
         self.client.publish(Message(self._topics.info, _encoded(info), retain=True))
+        camera = _encoded(_golden("camera_status_online"))
+        self.client.publish(Message(self._topics.camera_status(CAMERA), camera, retain=True))
         self.health()
 
     def health(self) -> None:

@@ -26,7 +26,9 @@ VICTIM_LIVES_S, VICTIM_AWAY_S = 15.0, 5.0
 START_S = 120.0
 LOOK_EVERY_S = 1.0
 
-MAX_P99_S = 1.0
+MAX_P99_S = 2.0
+"""An answer takes seconds to compute; the machine that is measured runs sender, broker, view and collector alike."""
+
 MAX_VIEW_LAG_S = 5.0
 """Beyond the time between two answers."""
 

@@ -36,8 +36,6 @@ class Health:
 
     at: str
     age_s: float
-    cameras_online: int
-    cameras: int
     queued: int
     dropped: int
     rss_bytes: int | None
@@ -55,6 +53,7 @@ class Row:
         version: Of moedge; None if it has not said.
         bundle: Name of the bundle that it runs.
         bundle_ok: Whether that is the bundle of the fleet file; None if that is not said there or here.
+        cameras: The state of each of its cameras.
         last_answer: Of any of its cameras.
         health: Its newest health.
         problems: What is not as it should be, in words; empty for a device that is well.
@@ -67,6 +66,7 @@ class Row:
     version: str | None
     bundle: str | None
     bundle_ok: bool | None
+    cameras: dict[str, str]
     last_answer: LastAnswer | None
     health: Health | None
     problems: list[str]
@@ -82,6 +82,7 @@ class _Heard:
     version: str | None = None
     bundle: str | None = None
     manifest_sha256: str | None = None
+    cameras: dict[str, str] = field(default_factory=dict)
     answer: dict[str, Any] | None = None
     answered_at: datetime | None = None
     health: dict[str, Any] | None = None
@@ -104,15 +105,21 @@ class FleetView:
         ending = next((ending for ending in _TAKE if topic.endswith(ending)), None)
         if ending is None:
             return
-        root = topic.removesuffix(ending)
-        name = self._roots.get(root.rpartition("/")[0] if ending == _ANSWER else root)
-        if name is None:
+        root, camera = topic.removesuffix(ending), ""
+        if root not in self._roots:
+            root, _, camera = root.rpartition("/")
+        name = self._roots.get(root)
+        if name is None or (ending not in _OF_CAMERAS if camera else ending == _ANSWER):
             return
         with self._lock:
             self.messages += 1
             heard = self._heard[name]
             try:
-                _TAKE[ending](heard, json.loads(payload))
+                value = json.loads(payload) if payload else None
+                if ending == _STATUS and camera:
+                    _take_camera(heard, camera, value)
+                elif value is not None:
+                    _TAKE[ending](heard, value)
             except (ValueError, LookupError, TypeError, AttributeError):
                 word = f"what it says on {one_line(topic)} is not readable"
                 if word not in heard.unreadable:
@@ -138,7 +145,7 @@ def topics_of(device: Device) -> Topics:
 def filters_of(device: Device) -> list[str]:
     """What a view subscribes to for a device."""
     topics = topics_of(device)
-    return [topics.status, topics.info, topics.health, topics.last_answer("+")]
+    return [topics.status, topics.info, topics.health, topics.camera_status("+"), topics.last_answer("+")]
 
 
 def status_text(rows: list[Row]) -> str:
@@ -183,9 +190,17 @@ def _take_info(heard: _Heard, value: dict[str, Any]) -> None:
     heard.manifest_sha256 = value["model"]["manifest_sha256"]
 
 
+def _take_camera(heard: _Heard, camera: str, value: dict[str, Any] | None) -> None:
+    """A camera's state; none, and an emptied topic, of one that the device has no more."""
+    if value is None:
+        heard.cameras.pop(camera, None)
+    else:
+        heard.cameras[camera] = one_line(value["state"])
+
+
 def _take_health(heard: _Heard, value: dict[str, Any]) -> None:
     at = _moment(value["at"])
-    _ = value["cameras"].items(), value["mqtt"]["queued"], value["mqtt"]["dropped"], value["rss_bytes"]
+    _ = value["mqtt"]["queued"], value["mqtt"]["dropped"], value["rss_bytes"]
     heard.health, heard.health_at = value, at
 
 
@@ -196,10 +211,11 @@ def _take_answer(heard: _Heard, value: dict[str, Any]) -> None:
         heard.answer, heard.answered_at = value, at
 
 
-_ANSWER = "/answer/last"
+_ANSWER, _STATUS = "/answer/last", "/status"
+_OF_CAMERAS = (_ANSWER, _STATUS)
 _TAKE: dict[str, Callable[[_Heard, dict[str, Any]], None]] = {
     _ANSWER: _take_answer,
-    "/status": _take_status,
+    _STATUS: _take_status,
     "/info": _take_info,
     "/health": _take_health,
 }
@@ -221,6 +237,7 @@ def _row(device: Device, heard: _Heard, now: datetime) -> Row:
         heard.version,
         heard.bundle,
         bundle_ok,
+        dict(heard.cameras),
         _last_answer(heard, now),
         health,
         _problems(device, heard, health, bundle_ok),
@@ -233,14 +250,14 @@ def _problems(device: Device, heard: _Heard, health: Health | None, bundle_ok: b
         problems.append({"unknown": "nothing heard"}.get(heard.state, heard.state))
     if bundle_ok is False:
         problems.append("runs another bundle than the fleet file says")
-    if health is not None and heard.health is not None:
+    problems += [
+        f"camera {one_line(name)} is {state}"
+        for name, state in sorted(heard.cameras.items())
+        if state not in ("online", "disabled")
+    ]
+    if health is not None:
         if heard.state == "online" and health.age_s > HEALTH_INTERVALS * device.config.health.interval:
             problems.append(f"health is {_ago(health.age_s)} old")
-        problems += [
-            f"camera {one_line(name)} is {one_line(camera['state'])}"
-            for name, camera in heard.health["cameras"].items()
-            if isinstance(camera, dict) and camera.get("state") not in ("online", "disabled")
-        ]
         if health.dropped:
             problems.append(f"{health.dropped:,} answers dropped")
     if heard.answer is not None and heard.answer["status"] == "error":
@@ -252,12 +269,9 @@ def _health(heard: _Heard, now: datetime) -> Health | None:
     value, at = heard.health, heard.health_at
     if value is None or at is None:
         return None
-    states = [camera.get("state") for camera in value["cameras"].values() if isinstance(camera, dict)]
     return Health(
         at=value["at"],
         age_s=_age_s(at, now),
-        cameras_online=states.count("online"),
-        cameras=len(states) - states.count("disabled"),
         queued=value["mqtt"]["queued"],
         dropped=value["mqtt"]["dropped"],
         rss_bytes=value["rss_bytes"],

@@ -67,12 +67,12 @@ class FakeDevice:
         """Publish info, health and an answer as the daemon does; only the keys that a view reads."""
         at = rfc3339(datetime.fromtimestamp(datetime.now().timestamp() - 60 * minutes_old, timezone.utc))
         info = {"version": "0.1.0", "model": {"bundle": bundle, "manifest_sha256": "0" * 64}}
-        cameras = {"gate": {"state": "online", "frames": 1, "last_frame_age_s": 0.1}}
-        health = {"at": at, "rss_bytes": 1, "cameras": cameras, "mqtt": {"queued": 0, "dropped": 0}}
+        health = {"at": at, "rss_bytes": 1, "mqtt": {"queued": 0, "dropped": 0}}
         last = {"answered_at": at, "camera": "gate", "watch": "level", "status": "ok", "text": answer, "data": None}
         for topic, value in (
             (self.topics.info, info),
             (self.topics.health, health),
+            (self.topics.camera_status("gate"), {"state": "online", "reason": None}),
             (self.topics.last_answer("gate"), {**last, "error": None}),
         ):
             self.client.publish(Message(topic, json.dumps(value).encode(), retain=True))

@@ -43,7 +43,8 @@ def test_files_that_are_right_are_left_alone(tmp_path: Path) -> None:
     untouched = (out / "panel-04/moedge.yaml").stat()
     done = render(sample(tmp_path, FLEET.replace("interval: 30", "interval: 31")), out)
     assert done == Rendered(written=3, unchanged=5, removed=0)
-    assert (out / "panel-04/moedge.yaml").stat() == untouched
+    now = (out / "panel-04/moedge.yaml").stat()
+    assert (now.st_ino, now.st_mtime_ns) == (untouched.st_ino, untouched.st_mtime_ns)
 
 
 def test_only_files_that_it_made_are_removed(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_status_shows_what_devices_and_broker_say(tmp_path: Path, mosquitto: Bro
         assert rows["panel-01"]["problems"] == [] and rows["panel-01"]["bundle_ok"] is True
         assert rows["panel-01"]["version"] == "0.1.0"
         assert rows["panel-01"]["last_answer"]["text"] == "half full" and rows["panel-01"]["last_answer"]["age_s"] < 30
-        assert rows["panel-01"]["health"]["cameras_online"] == 1
+        assert rows["panel-01"]["cameras"] == {"gate": "online"}
         assert rows["panel-02"]["problems"] == ["runs another bundle than the fleet file says"]
         assert rows["panel-03"]["problems"] == ["stopped"] and rows["panel-04"]["problems"] == ["nothing heard"]
         result = CliRunner().invoke(command, ["status", "-f", str(path), "--device", "panel-01"], standalone_mode=False)
@@ -135,14 +135,18 @@ def test_the_payloads_of_the_runtime_are_readable(tmp_path: Path) -> None:
         ("status_online", "status"),
         ("info", "info"),
         ("health", "health"),
+        ("camera_status_offline", "gate/status"),
         ("answer", "gate/answer/last"),
     ):
         view.note(f"moedge/panel-01/{topic}", (GOLDEN / f"{name}.json").read_bytes())
     row = view.rows(datetime(2026, 11, 23, 8, 16, 30, tzinfo=timezone.utc))[0]
     assert row.state == "online" and row.version == "0.1.0" and row.bundle == "qwen3-vl-30b-int4"
-    assert row.bundle_ok is True and row.health is not None and row.health.cameras_online == 1
+    assert row.bundle_ok is True and row.health is not None and row.cameras == {"gate": "offline"}
     assert row.last_answer is not None and row.last_answer.text == '{"reading": "42.5", "red": false}'
-    assert (row.health.age_s, row.last_answer.age_s) == (59.8, 55.2) and row.problems == []
+    assert (row.health.age_s, row.last_answer.age_s) == (59.8, 55.2)
+    assert row.problems == ["camera gate is offline"]
+    view.note("moedge/panel-01/gate/status", b"")
+    assert view.rows(datetime(2026, 11, 23, 8, 16, 30, tzinfo=timezone.utc))[0].problems == []
     (late,) = view.rows(datetime(2026, 11, 23, 9, 15, 30, tzinfo=timezone.utc))[:1]
     assert late.problems == ["health is 60 min old"]
 
