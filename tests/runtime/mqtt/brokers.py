@@ -38,10 +38,6 @@ class Mosquitto:
         assert listening, f"mosquitto did not start: {self._log.read_text()}"
         return self.address
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -49,6 +45,10 @@ class Mosquitto:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
 
 def add_password(directory: Path, user: str, password: str) -> Path:
