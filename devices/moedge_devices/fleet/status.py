@@ -10,9 +10,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from moedge_runtime.mqtt.line import one_line
-from moedge_runtime.mqtt.topics import Topics
 
-from moedge_devices.fleet.load import Device
+from moedge_devices.fleet.load import Device, topics_of
 
 HEALTH_INTERVALS = 2.5
 """A health message older than so many intervals is worth a word."""
@@ -135,11 +134,6 @@ class FleetView:
         now = now or datetime.now(timezone.utc)
         with self._lock:
             return [_row(device, self._heard[name], now) for name, device in self._devices.items()]
-
-
-def topics_of(device: Device) -> Topics:
-    """The topic tree of a device."""
-    return Topics(device.config.mqtt.base_topic, device.name)
 
 
 def filters_of(device: Device) -> list[str]:
