@@ -15,7 +15,7 @@ from moedge_runtime.inference.request import DEFAULT_MAX_CONTEXT
 
 from moedge_devices.plan.calibration import Calibration, Routing
 from moedge_devices.plan.models import with_expert_precision
-from moedge_devices.plan.prediction import USUAL_FRAME, Frame, Prediction, predict
+from moedge_devices.plan.prediction import USUAL_FRAME, Case, Frame, Prediction, predict
 from moedge_devices.plan.speeds import Speeds, speeds_of
 from moedge_devices.plan.subject import Subject
 from moedge_devices.profile.model import Profile
@@ -99,7 +99,9 @@ class BoardPlan:
     remedies: list[Remedy]
 
 
-def plan_board(setup: Setup, calibration: Calibration, frame: Frame = USUAL_FRAME, *, others: list[Profile]) -> BoardPlan:
+def plan_board(
+    setup: Setup, calibration: Calibration, frame: Frame = USUAL_FRAME, *, others: list[Profile]
+) -> BoardPlan:
     """Plan `setup`, and if it is not good, look for what makes it better.
 
     Args:
@@ -128,8 +130,8 @@ def _check(setup: Setup) -> None:
     most = profile.memory.total_gib.value * GIB
     if setup.memory_bytes is not None and setup.memory_bytes > most:
         raise ConfigError(
-            f"--memory {setup.memory_bytes / GIB:.2f} GiB is more than '{profile.name}' has, {most / GIB:.0f} GiB. Give "
-            f"less, or leave it out.",
+            f"--memory {setup.memory_bytes / GIB:.2f} GiB is more than '{profile.name}' has, {most / GIB:.0f} GiB. "
+            f"Give less, or leave it out.",
             key="plan.memory_too_large",
         )
     longest = setup.subject.manifest.model.text.max_position_embeddings
@@ -149,7 +151,7 @@ def _plan(setup: Setup, calibration: Calibration, frame: Frame) -> BoardPlan:
     except ConfigError as error:
         return BoardPlan(setup, "refuse", [str(error)], None, speeds, [], [])
     routings: list[Routing] = [setup.routing, "uniform" if setup.routing == "skewed" else "skewed"]
-    predictions = [predict(subject.manifest, memory, speeds, calibration, each, frame) for each in routings]
+    predictions = [predict(Case(subject.manifest, memory, speeds, calibration), each, frame) for each in routings]
     reasons = _reasons(setup, memory, predictions[0])
     return BoardPlan(setup, "tight" if reasons else "fits", reasons, memory, speeds, predictions, [])
 
@@ -176,7 +178,8 @@ def _reasons(setup: Setup, memory: MemoryPlan, prediction: Prediction) -> list[s
         )
     if prediction.token.per_second < SLOW_TOKENS_PER_S:
         reasons.append(
-            f"{prediction.token.per_second:.2f} tokens/s are less than {SLOW_TOKENS_PER_S:.0f} ({prediction.token.bound})"
+            f"{prediction.token.per_second:.2f} tokens/s are less than {SLOW_TOKENS_PER_S:.0f} "
+            f"({prediction.token.bound})"
         )
     return reasons
 

@@ -1,4 +1,4 @@
-"""What measurements say about the distance between the limits and reality: devices/calibration.yaml as typed objects."""
+"""What measurements say about the distance between limits and reality: devices/calibration.yaml, typed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ EXIT_REFUSED = 1
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE")
-@click.option("--device", metavar="NAME|FILE", help="A profile's name, a profile, or a report of `moedge doctor --json`.")
+@click.option(
+    "--device", metavar="NAME|FILE", help="A profile's name, a profile, or a report of `moedge doctor --json`."
+)
 @click.option("--all", "every", is_flag=True, help="Compare all known boards and kinds of storage.")
 @click.option("--storage", metavar="KIND", help="Where the bundle lies, e.g. nvme or sd.  [default: the board's best]")
 @click.option(
@@ -32,6 +34,7 @@ EXIT_REFUSED = 1
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def plan(
     bundle: str,
+    *,
     device: str | None,
     every: bool,
     storage: str | None,

@@ -96,8 +96,8 @@ def find_model(name: str) -> tuple[ModelShape, str]:
         close = difflib.get_close_matches(model, models, n=1)
         hint = f"Did you mean '{close[0]}'? " if close else ""
         raise ConfigError(
-            f"'{name}' is neither a bundle nor a model that moedge knows. {hint}Give the directory that `moedge export` "
-            f"wrote, or one of {', '.join(models)}, with @{', @'.join(PRECISIONS)} behind it.",
+            f"'{name}' is neither a bundle nor a model that moedge knows. {hint}Give the directory that `moedge "
+            f"export` wrote, or one of {', '.join(models)}, with @{', @'.join(PRECISIONS)} behind it.",
             key="plan.model_unknown",
         )
     if precision not in PRECISIONS:

@@ -27,7 +27,8 @@ def save_plot(plans: Sequence[BoardPlan], path: Path) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415  an extra of a workstation
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "--plot needs the Python package 'matplotlib', which is not installed. Install it with: pip install matplotlib",
+            "--plot needs the Python package 'matplotlib', which is not installed. Install it with: "
+            "pip install matplotlib",
             key="plan.no_matplotlib",
         ) from error
     possible = [plan for plan in plans if plan.predictions][::-1]
@@ -39,6 +40,8 @@ def save_plot(plans: Sequence[BoardPlan], path: Path) -> None:
     left.barh(labels, [plan.predictions[0].warm.seconds for plan in possible], color=colours)
     left.plot([plan.predictions[1].warm.seconds for plan in possible], labels, "k|", markersize=9)
     left.set_xscale("log")
+    left.set_xlim(left=1)
+    left.margins(y=0.01)
     left.set_xlabel("first token, seconds")
     right.barh(labels, [plan.predictions[0].token.per_second for plan in possible], color=colours)
     right.plot([plan.predictions[1].token.per_second for plan in possible], labels, "k|", markersize=9)

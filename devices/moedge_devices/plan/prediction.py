@@ -104,21 +104,31 @@ class Prediction:
     token: Token
 
 
-def predict(
-    manifest: Manifest,
-    memory: MemoryPlan,
-    speeds: Speeds,
-    calibration: Calibration,
-    routing: Routing,
-    frame: Frame = USUAL_FRAME,
-) -> Prediction:
-    """Times of `frame` with a model divided over memory as in `memory`."""
-    resident = resident_experts(manifest, memory.experts)
+@dataclass(frozen=True)
+class Case:
+    """What is predicted: a model, divided over memory, on a board.
+
+    Attributes:
+        manifest: The model.
+        memory: How much its parts get.
+        speeds: The board's.
+        calibration: How far from the limits the runtime is.
+    """
+
+    manifest: Manifest
+    memory: MemoryPlan
+    speeds: Speeds
+    calibration: Calibration
+
+
+def predict(case: Case, routing: Routing, frame: Frame = USUAL_FRAME) -> Prediction:
+    """Times of `frame` under one assumption about routing."""
+    resident = resident_experts(case.manifest, case.memory.experts)
     return Prediction(
         routing=routing,
-        cold=_first_token(manifest, memory, speeds, calibration, routing, frame, 0.0),
-        warm=_first_token(manifest, memory, speeds, calibration, routing, frame, resident),
-        token=_token(manifest, speeds, calibration, routing, resident),
+        cold=_first_token(case, routing, frame, 0.0),
+        warm=_first_token(case, routing, frame, resident),
+        token=_token(case, routing, resident),
     )
 
 
@@ -134,15 +144,8 @@ def resident_experts(manifest: Manifest, expert_bytes: int) -> float:
     return max(0, places - ring) / layers
 
 
-def _first_token(
-    manifest: Manifest,
-    memory: MemoryPlan,
-    speeds: Speeds,
-    calibration: Calibration,
-    routing: Routing,
-    frame: Frame,
-    resident: float,
-) -> FirstToken:
+def _first_token(case: Case, routing: Routing, frame: Frame, resident: float) -> FirstToken:
+    manifest, speeds, calibration = case.manifest, case.speeds, case.calibration
     text = manifest.model.text
     missed = _layer_bytes(manifest) * missed_in_prefill(
         text.num_experts, text.num_experts_per_tok, frame.prefill_tokens, resident, routing
@@ -150,12 +153,12 @@ def _first_token(
     compute_s = layer_operations(manifest, frame.prefill_tokens) / speeds.layers
     compute_s += 2.0 * head_weights(manifest) / speeds.layers  # of the last token only
     compute_s += expert_operations(manifest, frame.prefill_tokens) / speeds.experts
-    flash = speeds.bandwidths.flash
-    expected = Bandwidths(speeds.bandwidths.memory, flash / calibration.over_limit.prefill_flash.of(routing))
+    over = calibration.over_limit.prefill_flash.of(routing)
+    expected = Bandwidths(speeds.bandwidths.memory, speeds.flash_in_order / over)
     patches = frame.image_tokens * manifest.model.vision.spatial_merge_size**2
     vision_s = vision_operations(manifest, patches) / speeds.vision
-    if not memory.vision_resident:
-        vision_s += stored_bytes(manifest, [manifest.graphs.vision]) / flash + speeds.vision_packing_s
+    if not case.memory.vision_resident:
+        vision_s += stored_bytes(manifest, [manifest.graphs.vision]) / speeds.flash_in_order + speeds.vision_packing_s
     return FirstToken(
         preprocess_s=speeds.preprocess_s,
         vision_s=vision_s,
@@ -166,9 +169,8 @@ def _first_token(
     )
 
 
-def _token(
-    manifest: Manifest, speeds: Speeds, calibration: Calibration, routing: Routing, resident: float
-) -> Token:
+def _token(case: Case, routing: Routing, resident: float) -> Token:
+    manifest, speeds, calibration = case.manifest, case.speeds, case.calibration
     text, over = manifest.model.text, calibration.over_limit
     ideal = _layer_bytes(manifest) * missed_by_token(text.num_experts, text.num_experts_per_tok, resident, routing)
     most = _layer_bytes(manifest) * text.num_experts_per_tok

@@ -8,7 +8,9 @@ from typing import Any
 from moedge_runtime.bundle import Manifest
 
 from moedge_devices.plan.board_plan import GIB, BoardPlan
+from moedge_devices.plan.calibration import calibration
 from moedge_devices.plan.prediction import FirstToken, Frame, Prediction
+from moedge_devices.plan.speeds import assumed_figures
 from moedge_devices.plan.subject import Subject
 
 WIDTH = 24
@@ -20,7 +22,7 @@ def text_report(plan: BoardPlan, frame: Frame) -> str:
     """One plan, for a person."""
     setup = plan.setup
     lines = [
-        f"{subject_line(setup.subject)}",
+        subject_line(setup.subject),
         f"on {setup.profile.title}, bundle on {setup.storage} "
         f"({setup.profile.storage[setup.storage].read_gb_s.value:g} GB/s), memory read at "
         f"{setup.profile.memory.read_gb_s.value:g} GB/s",
@@ -58,26 +60,22 @@ def table(plans: Sequence[BoardPlan], frame: Frame) -> str:
         rows.append((*cells, plan.verdict))  # type: ignore[arg-type]  # seven of them
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    first = plans[0]
-    routings = " / ".join(each.routing for plan in plans for each in plan.predictions[:2])[:40] or "skewed / uniform"
-    return "\n".join(
-        [
-            f"{subject_line(first.setup.subject)}",
-            "",
-            *lines,
-            "",
-            f"First token of a frame of {frame.prefill_tokens} tokens ({frame.image_tokens} of the picture) of a camera that "
-            f"runs, {' / '.join(routings.split(' / ')[:2])} routing; all computing on the CPU. Figures of boards are "
-            f"measured, stated or assumed (docs/devices.md); no board has run moedge yet.",
-        ]
+    order = next(([each.routing for each in plan.predictions] for plan in plans if plan.predictions), [])
+    foot = (
+        f"First token of a frame of {frame.prefill_tokens} tokens ({frame.image_tokens} of the picture) of a camera "
+        f"that runs, {' / '.join(order)} routing; all computing on the CPU. Figures of boards are measured, stated or "
+        f"assumed (docs/devices.md); no board has run moedge yet."
     )
+    return "\n".join([subject_line(plans[0].setup.subject), "", *lines, "", foot])
 
 
 def subject_line(subject: Subject) -> str:
     """What is planned."""
     nbytes = bundle_bytes(subject.manifest)
     state = "" if subject.exported else ", not exported: sizes are computed"
-    return f"{subject.name} (experts of {subject.manifest.quantization.experts.bits} bits, {nbytes / 1e9:.1f} GB{state})"
+    return (
+        f"{subject.name} (experts of {subject.manifest.quantization.experts.bits} bits, {nbytes / 1e9:.1f} GB{state})"
+    )
 
 
 def bundle_bytes(manifest: Manifest) -> int:
@@ -149,7 +147,7 @@ def _board_json(plan: BoardPlan) -> dict[str, Any]:
             }
             for remedy in plan.remedies
         ],
-        "assumed": {path: figure.source for path, figure in setup.profile.figures().items() if figure.origin == "assumed"},
+        "assumed": {path: figure.source for path, figure in assumed_figures(setup.profile, calibration()).items()},
     }
 
 
@@ -181,13 +179,18 @@ def _first_token_json(first: FirstToken) -> dict[str, Any]:
 
 def _times(predictions: Sequence[Prediction], frame: Frame) -> list[str]:
     rows: list[tuple[str, list[str]]] = [
-        (f"{frame.prefill_tokens} tokens, {frame.image_tokens} of image", [f"{each.routing} routing" for each in predictions])
+        (
+            f"{frame.prefill_tokens} tokens, {frame.image_tokens} of image",
+            [f"{each.routing} routing" for each in predictions],
+        )
     ]
     for name, label in (("cold", "first frame"), ("warm", "later frames")):
         firsts: list[FirstToken] = [getattr(each, name) for each in predictions]
         rows.append((f"{label}: first token", [f"{first.seconds:.1f} s" for first in firsts]))
         rows.append(("  vision", [f"{first.vision_s:.1f} s" for first in firsts]))
-        rows.append(("  prefill (limit)", [f"{first.prefill_s:.1f} s ({first.prefill_limit_s:.1f})" for first in firsts]))
+        rows.append(
+            ("  prefill (limit)", [f"{first.prefill_s:.1f} s ({first.prefill_limit_s:.1f})" for first in firsts])
+        )
         rows.append(("  of flash", [f"{first.missed_bytes / 1e9:.1f} GB" for first in firsts]))
     tokens = [each.token for each in predictions]
     rows.append(("tokens/s (limit)", [f"{token.per_second:.2f} ({1 / token.limit_s:.2f})" for token in tokens]))
@@ -210,7 +213,6 @@ def _assumptions(plan: BoardPlan) -> list[str]:
     ]
     lines += [
         f"Assumed: {path} = {figure.value:g}: {figure.source}"
-        for path, figure in plan.setup.profile.figures().items()
-        if figure.origin == "assumed"
+        for path, figure in assumed_figures(plan.setup.profile, calibration()).items()
     ]
     return lines

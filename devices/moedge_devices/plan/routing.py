@@ -1,8 +1,8 @@
 """Which experts tokens choose: an assumption, since no trace of Qwen3-VL on camera frames is public. Pure.
 
-`skewed` follows a public trace of Qwen3-30B-A3B on text: logits are an expert's popularity, Zipf's over the ranks with a
-standard deviation of `SKEW`, and the token's own part with one of `TOKEN_STD`. 25 of 128 experts then cover 80 % of a
-layer's picks and 220 tokens need 108 of them; the trace has 26 and 105. `uniform` is the worst case: no expert is popular.
+`skewed` follows a public trace of Qwen3-30B-A3B on text: logits are an expert's popularity, Zipf's over the ranks with
+a standard deviation of `SKEW`, and the token's own part with one of `TOKEN_STD`. 25 of 128 experts then cover 80 % of a
+layer's picks and 220 tokens need 108 of them; the trace has 26 and 105. `uniform` is the worst case: none is popular.
 The same model of routing drives benchmarks/expert_core and benchmarks/full_size.
 """
 

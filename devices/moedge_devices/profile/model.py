@@ -92,7 +92,7 @@ class Memory(_Frozen):
     total_gib: Figure
     """What the board is sold with."""
     available_gib: Figure
-    """What an idle system without a desktop leaves: less the firmware's and the GPU's carve-outs and the system itself."""
+    """What an idle system without a desktop leaves: less the carve-outs of firmware and GPU, and the system itself."""
     peak_gb_s: Figure | None = None
     """Of the memory chips; nothing is computed from it."""
     read_gb_s: Figure
@@ -116,6 +116,8 @@ class Storage(_Frozen):
 
     read_gb_s: Figure
     """Random reads of 1 MB and more past the page cache, several at a time; records have 2.65 MB at INT4."""
+    in_order_gb_s: Figure | None = None
+    """Neighbouring records, as a prefill that needs all experts reads them; null for the same as `read_gb_s`."""
 
 
 class Compute(_Frozen):

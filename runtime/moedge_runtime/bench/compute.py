@@ -28,7 +28,9 @@ RING_RECORDS = 16
 """The most that the core sets apart for the scan of a prefill."""
 
 
-def expert_rate(bundle: Bundle, threads: int, *, tokens: int = TOKENS, rounds: int = 5, isa: str | None = None) -> float:
+def expert_rate(
+    bundle: Bundle, threads: int, *, tokens: int = TOKENS, rounds: int = 5, isa: str | None = None
+) -> float:
     """Operations a second of the expert core in the first layer that has experts, uniform routing, all in memory.
 
     Args:

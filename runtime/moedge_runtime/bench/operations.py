@@ -1,7 +1,7 @@
 """How many operations a frame takes, from a manifest alone; a multiplication and an addition count two. Pure.
 
-Weights of graphs are counted from the sizes of their files, since a manifest does not list matrices: bytes over the bytes
-of a quantized weight. What graphs keep in float32, such as routers, makes that up to 5 % too many.
+Weights of graphs are counted from the sizes of their files, since a manifest does not list matrices: bytes over the
+bytes of a quantized weight. What graphs keep in float32, such as routers, makes that up to 5 % too many.
 """
 
 from __future__ import annotations
