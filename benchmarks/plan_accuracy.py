@@ -1,8 +1,8 @@
 """How far `moedge plan` is from what `moedge bench` measures on this machine, at several memory budgets.
 
-The machine is measured as `moedge doctor --bundle` does, unless --device names a report of it or a profile; then each
-budget is planned and measured. Prints one JSON object a line: `value` is planned over measured where there is a bound.
-Exits 1 if a bound is not kept. It means nothing while other programs run.
+Before each budget the machine is measured as `moedge doctor --bundle` does, unless --device names a report of it or a
+profile; then the budget is planned and benchmarked. Prints one JSON object a line: `value` is planned over measured
+where there is a bound. Exits 1 if a bound is not kept. It means nothing while other programs run.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ BOUND = 0.25
 def main() -> None:
     arguments = _arguments()
     print(json.dumps({"machine": machine(), "bundle": arguments.bundle, "load": os.getloadavg()[0]}))
-    profile = find_profile(arguments.device) if arguments.device else measure_machine(Path(arguments.bundle))
     good = True
     for budget in arguments.budgets.split(","):
+        # Anew for each budget: the bandwidth of a shared disk changes from one minute to the next.
+        profile = find_profile(arguments.device) if arguments.device else measure_machine(Path(arguments.bundle))
         _plan(arguments.bundle, profile, budget, arguments.routing, USUAL_FRAME)  # refused before it is measured
         measured = bench(arguments.bundle, budget, arguments.tokens, arguments.rounds)
         for line in compare(arguments.bundle, profile, budget, arguments.routing, measured):

@@ -22,7 +22,9 @@ def check_memory_plan(bundle: Bundle, model: ModelConfig) -> Finding:
     try:
         plan = plan_for(bundle, options)
     except ConfigError as error:
-        return Finding("memory.plan", "failed", str(error))
+        return Finding(
+            "memory.plan", "failed", str(error), "if the daemon runs, stop it first: its memory is not available"
+        )
     if plan is None:
         return Finding("memory.plan", "skipped", "an inline bundle is in memory as a whole")
     return Finding("memory.plan", "ok", plan.line(), value=plan.parts())

@@ -14,6 +14,9 @@ from moedge_devices.doctor.finding import Finding
 from moedge_devices.doctor.service import check_broker, check_cameras
 from moedge_runtime.camera.frame import Frame
 from moedge_runtime.config import Config, load_config
+from moedge_runtime.daemon.bridge import connection_of
+from moedge_runtime.mqtt.address import parse_broker_url
+from moedge_runtime.mqtt.session import Session
 from PIL import Image
 from runtime.mqtt.brokers import Mosquitto, add_password
 
@@ -62,6 +65,17 @@ def test_a_broker_that_grants_the_device_its_topics_is_ok(tmp_path: Path, broker
         "broker.subscribe": "ok",
     }
     assert "'moedge/gate-01/response/doctor'" in findings["broker.publish"].text
+
+
+def test_a_daemon_that_runs_stays_connected(tmp_path: Path, broker: str) -> None:
+    config = configuration(tmp_path, mqtt={"url": broker, "username": "gate-01", "password": "one"})
+    lost: list[str] = []
+    daemon = Session(connection_of(config, parse_broker_url(broker)), on_lost=lost.append)
+    daemon.open()
+    check_broker(config)
+    daemon.subscribe("moedge/gate-01/request/+", retained=False)  # raises if the connection is gone
+    daemon.close()
+    assert lost == []
 
 
 def test_an_access_list_that_grants_other_topics_only_is_found(tmp_path: Path, broker: str) -> None:

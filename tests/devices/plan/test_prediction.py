@@ -9,9 +9,10 @@ from devices.plan.samples import GIB, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moedge_devices.plan.calibration import Calibration, Routing, calibration
-from moedge_devices.plan.prediction import Case, Frame, Prediction, predict
+from moedge_devices.plan.prediction import Case, Frame, Prediction, predict, resident_experts
+from moedge_devices.plan.routing import missed_by_token
 from moedge_runtime.bench.limits import Bandwidths, decode_limit_s, token_bytes
-from moedge_runtime.inference.memory_plan import plan_memory
+from moedge_runtime.inference.memory_plan import CORE_BYTES, plan_memory
 
 
 def case(memory_gib: float = 6.0, **changes: object) -> Case:
@@ -52,6 +53,32 @@ def test_everything_in_memory_misses_nothing_and_is_bound_by_memory_or_computing
     assert not prediction.warm.flash_bound
     assert prediction.token.bound in ("memory", "computing")
     assert prediction.cold.missed_bytes > 12e9  # the first frame still reads what it needs
+
+
+def test_a_token_from_memory_takes_its_weights_at_the_bandwidth_that_was_reached() -> None:
+    prediction = predicted(24.0, bandwidths=Bandwidths(memory=10e9, flash=1e9))
+    assert prediction.token.bound == "memory"
+    nbytes = token_bytes(case().manifest)
+    assert prediction.token.limit_s == pytest.approx(nbytes / 10e9)
+    assert prediction.token.seconds == pytest.approx(nbytes / 10e9 * calibration().over_limit.decode_memory.value)
+
+
+def test_a_token_misses_more_than_the_best_memory_would_but_never_more_than_it_needs() -> None:
+    setup = case()
+    layer_bytes = 48 * (setup.manifest.experts.record_bytes if setup.manifest.experts else 0)
+    resident = resident_experts(setup.manifest, setup.memory.experts)
+    ideal = layer_bytes * missed_by_token(128, 8, resident, "skewed")
+    assert predicted().token.missed_bytes == pytest.approx(1.31 * ideal)
+    assert predicted(3.6, "uniform").token.missed_bytes <= 8 * layer_bytes
+
+
+def test_the_ring_keeps_nothing_between_frames() -> None:
+    manifest = case().manifest
+    assert manifest.experts is not None
+    record = manifest.experts.record_bytes
+    assert resident_experts(manifest, CORE_BYTES + 1000 * record) == (1000 - 16) / 48
+    assert resident_experts(manifest, CORE_BYTES + 80 * record) == (80 - 10) / 48
+    assert resident_experts(manifest, CORE_BYTES + 6144 * record) == 128
 
 
 def test_a_slow_flash_binds_the_prefill_and_the_tokens() -> None:
