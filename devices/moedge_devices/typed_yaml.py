@@ -33,18 +33,39 @@ def load_typed(path: Path, kind: type[Model], what: str) -> Model:
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{what} '{path}' is not valid YAML: {error}", key="config.invalid_yaml") from error
+    return check_typed(raw, kind, f"{what} '{path}'", lines, problems)
+
+
+def check_typed(
+    raw: object, kind: type[Model], what: str, lines: dict[tuple[str | int, ...], int], problems: Problems
+) -> Model:
+    """`raw` as a `kind`.
+
+    Args:
+        raw: As YAML or JSON gives it.
+        kind: Refuses unknown keys itself.
+        what: Kind and name of the file, for errors.
+        lines: Of its keys; empty if they are not known.
+        problems: What is known to be wrong already.
+
+    Raises:
+        ConfigError: Values are wrong; every one is listed.
+    """
     value: Model | None = None
     try:
         value = kind.model_validate(raw)
     except ValidationError as error:
         problems += [(each["loc"], each["msg"].removeprefix("Value error, ")) for each in error.errors()]
     if value is None or problems:
-        raise ConfigError(_report(what, path, problems, lines), key="config.invalid")
+        raise ConfigError(_report(what, problems, lines), key="config.invalid")
     return value
 
 
-def _report(what: str, path: Path, problems: Problems, lines: dict[tuple[str | int, ...], int]) -> str:
+def _report(what: str, problems: Problems, lines: dict[tuple[str | int, ...], int]) -> str:
     located = sorted((line_of(at, lines) or 0, path_text(at), text) for at, text in problems)
     count = f"{len(problems)} errors" if len(problems) > 1 else "1 error"
-    listing = [f"  line {line}: {where}: {text}" if where else f"  {text}" for line, where, text in located]
-    return "\n".join([f"{what} '{path}' has {count}:", *listing])
+    listing = [
+        "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text
+        for line, where, text in located
+    ]
+    return "\n".join([f"{what} has {count}:", *listing])

@@ -11,7 +11,7 @@ from moedge_runtime.errors import ConfigError
 
 from moedge_devices.data_files import data_path
 from moedge_devices.profile.model import Profile
-from moedge_devices.typed_yaml import load_typed
+from moedge_devices.typed_yaml import check_typed, load_typed
 
 
 @cache
@@ -63,5 +63,5 @@ def _from_file(path: Path) -> Profile:
                 f"'{path}' is a report of `moedge doctor` without measurements. Run it again without --no-measure.",
                 key="profile.unmeasured",
             )
-        return Profile.model_validate(report["profile"])
+        return check_typed(report["profile"], Profile, f"The profile in report '{path}'", {}, [])
     return load_typed(path, Profile, "Profile")

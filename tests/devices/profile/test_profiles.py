@@ -99,6 +99,16 @@ def test_a_report_without_measurements_is_refused(tmp_path: Path) -> None:
         find_profile(str(path))
 
 
+def test_a_report_with_wrong_figures_is_refused_with_their_paths(tmp_path: Path) -> None:
+    profile = shipped_profiles()["raspberry-pi-5-8gb"].model_dump(mode="json")
+    profile["memory"]["read_gb_s"]["value"] = -1
+    profile["family"] = "nano"
+    path = tmp_path / "here.json"
+    path.write_text(json.dumps({"checks": [], "profile": profile}))
+    with pytest.raises(ConfigError, match=r"(?s)has 2 errors:.*  family: .*  memory\.read_gb_s\.value: "):
+        find_profile(str(path))
+
+
 def test_a_file_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'nowhere\.yaml' cannot be read \(No such file"):
         find_profile("nowhere.yaml")
