@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan quality wheels test-wheels clean
+.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -79,6 +79,12 @@ BUDGETS ?= 4G,8G,20G
 
 bench-plan: $(VENV)/.installed ## moedge plan beside moedge bench on this machine: BUNDLE=DIR, minutes for each of BUDGETS
 	$(BIN)/python benchmarks/plan_accuracy.py $(BUNDLE) --budgets $(BUDGETS)
+
+# Of bench-fleet, for a shorter one: MINUTES=2.
+MINUTES ?= 15
+
+bench-fleet: $(VENV)/.installed-dev ## check and render 5,000 devices; 500 simulated devices on one mosquitto, 15 minutes
+	PYTHONPATH=benchmarks:tests $(BIN)/python -m fleet --minutes $(MINUTES)
 
 quality: $(VENV)/.installed-dev $(VENV)/.installed-fonts ## exact answers of the demo model by precision, for docs/quality.md
 	PYTHONPATH=examples/panel $(BIN)/python benchmarks/panel_quality.py

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from moedge_runtime.config.environment import substitute
 from moedge_runtime.config.model import CONFIG_VERSION, Config, Origin
 from moedge_runtime.config.problems import path_text, reference_problems, schema_problems
+from moedge_runtime.config.yaml_lines import Path as YamlPath
 from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
 from moedge_runtime.errors import ConfigError
 
@@ -46,18 +48,34 @@ def load_config(path: str | Path, environment: Mapping[str, str] | None = None) 
     _check_version(path, raw)
     raw, unset = substitute(raw, os.environ if environment is None else environment)
     problems += unset
-    config: Config | None = None
-    try:
-        config = Config.model_validate(raw, context={"base_dir": path.absolute().parent})
-    except ValidationError as error:
-        unset_paths = {at for at, _ in unset}
-        problems += [problem for problem in schema_problems(error) if problem[0] not in unset_paths]
-    problems += reference_problems(raw)
+    config, wrong = validate(raw, {"base_dir": path.absolute().parent}, {at for at, _ in unset})
+    problems += wrong
     origin = Origin(path, lines)
     if config is None or problems:
         raise ConfigError(_report(origin, problems), key="config.invalid")
     config._origin = origin
     return config
+
+
+def validate(
+    raw: Any, context: Mapping[str, object], reported: Set[YamlPath] = frozenset()
+) -> tuple[Config | None, Problems]:
+    """Check the values of a moedge.yaml.
+
+    Args:
+        raw: As YAML gave them, environment variables put in.
+        context: `base_dir`, against which relative paths are resolved, or `another_machine`: leave paths as they are
+            and look for no files, since they are those of a board elsewhere.
+        reported: Paths whose value is known to be wrong: what its type says about that is left out.
+
+    Returns:
+        The configuration, None if its type refuses it, and everything that is wrong.
+    """
+    try:
+        config, problems = Config.model_validate(raw, context=dict(context)), []
+    except ValidationError as error:
+        config, problems = None, [problem for problem in schema_problems(error) if problem[0] not in reported]
+    return config, problems + reference_problems(raw)
 
 
 def config_error(config: Config, problems: Problems) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -17,12 +18,12 @@ _SHOWN_CHARACTERS = 100
 LOOP_NEVER_ENDS = "with exit_when_done a camera that loops never ends"
 
 
-def schema_problems(error: ValidationError) -> Problems:
-    """Every error of pydantic as a path and a sentence."""
+def schema_problems(error: ValidationError, root: type[BaseModel] = Config) -> Problems:
+    """Every error of pydantic as a path and a sentence; `root` is the type that was validated."""
     problems: Problems = []
     for detail in error.errors():
         path = tuple(part for part in detail["loc"] if part != "[key]")
-        problems.append((path, _sentence(detail["type"], path, detail["msg"], detail["input"])))
+        problems.append((path, _sentence(detail["type"], path, detail["msg"], detail["input"], root)))
     return problems
 
 
@@ -50,7 +51,9 @@ def reference_problems(raw: Any) -> Problems:
         camera, name = _mapping(watch).get("camera"), _mapping(watch).get("name")
         if isinstance(camera, str) and camera not in cameras:
             known = ", ".join(map(str, cameras)) or "none"
-            problems.append((("watches", index, "camera"), f"there is no camera '{camera}'; known are: {known}"))
+            close = did_you_mean(camera, map(str, cameras))
+            text = f"there is no camera '{camera}'; known are: {known}{'.' if close else ''}{close}"
+            problems.append((("watches", index, "camera"), text))
         if isinstance(name, str) and names.setdefault(name, index) != index:
             problems.append((("watches", index, "name"), f"'{name}' is also the name of watches[{names[name]}]"))
     for name, camera in cameras.items():
@@ -69,11 +72,17 @@ def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _sentence(kind: str, path: Path, message: str, value: Any) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean '…'?` for the known name that is closest, with the blank in front; empty if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _sentence(kind: str, path: Path, message: str, value: Any, root: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
-        known = _fields_at(path[:-1])
-        close = difflib.get_close_matches(str(path[-1]), known, n=1)
-        return f"unknown key. Did you mean '{close[0]}'?" if close else f"unknown key; known are: {', '.join(known)}"
+        known = _fields_at(path[:-1], root)
+        close = did_you_mean(str(path[-1]), known)
+        return f"unknown key.{close}" if close else f"unknown key; known are: {', '.join(known)}"
     if kind == "missing":
         return "this key is required"
     reason = message.removeprefix("Value error, ").removeprefix("Input ")
@@ -93,9 +102,9 @@ def got(value: object, reason: str) -> str:
     return f"got {value!r}; {reason}" if isinstance(value, str | int | float | bool | None) else reason
 
 
-def _fields_at(path: Path) -> list[str]:
-    """Keys that the model allows at `path`."""
-    kind: Any = Config
+def _fields_at(path: Path, root: type[BaseModel]) -> list[str]:
+    """Keys that the type `root` allows at `path`."""
+    kind: Any = root
     for part in path:
         kind = _model_in(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -58,10 +58,17 @@ def _base_dir(info: ValidationInfo) -> Path:
     return Path(info.context["base_dir"]) if info.context else Path()
 
 
+def _for_another_machine(info: ValidationInfo) -> bool:
+    """Whether this is the configuration of a board elsewhere: paths stay as written, nobody looks for files."""
+    return bool(info.context and info.context.get("another_machine"))
+
+
 def resolve_path(path: Path, info: ValidationInfo) -> Path:
-    """`path`, relative to the configuration file unless absolute."""
+    """`path`, relative to the configuration file unless absolute; as it is if it is one of another machine."""
     if "\0" in str(path):
         raise ValueError("a path holds no null character")
+    if _for_another_machine(info):
+        return path
     try:
         return _base_dir(info) / path.expanduser()
     except RuntimeError as error:
@@ -70,20 +77,28 @@ def resolve_path(path: Path, info: ValidationInfo) -> Path:
 
 def _existing_file(path: Path, info: ValidationInfo) -> Path:
     resolved = resolve_path(path, info)
-    if not resolved.is_file():
+    if not _for_another_machine(info) and not resolved.is_file():
         raise ValueError(f"there is no file '{resolved}'")
     return resolved
 
 
+def read_json_schema(path: Path) -> object:
+    """The JSON value in a file.
+
+    Raises:
+        ValueError: It cannot be read or is no JSON.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"the JSON Schema '{path}' cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not valid JSON ({error})") from error
+
+
 def _load_json_schema(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
-        path = resolve_path(Path(value), info)
-        try:
-            value = parse_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"the JSON Schema '{path}' cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise ValueError(f"'{path}' is not valid JSON ({error})") from error
+        value = read_json_schema(resolve_path(Path(value), info))
     if not isinstance(value, dict):
         raise ValueError("a JSON Schema is an object, or the path of a file that holds one")
     try:

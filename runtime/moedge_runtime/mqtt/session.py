@@ -133,12 +133,14 @@ class Session:
             properties.CorrelationData = message.correlation
         return self._client.publish(message.topic, message.payload, _QOS, message.retain, properties).mid
 
-    def subscribe(self, topic_filter: str, *, retained: bool) -> None:
+    def subscribe(self, *topic_filters: str, retained: bool, qos: int = _QOS) -> None:
         """Subscribe and wait for the broker's consent.
 
         Args:
-            topic_filter: May hold wildcards.
+            topic_filters: May hold wildcards. All go in one packet.
             retained: Whether stored messages are wanted. MQTT 3.1.1 sends them in any case.
+            qos: Of the messages that come. With 0 they come in order with the broker's consent to later subscriptions,
+                and without the limit that brokers set to messages under way.
 
         Raises:
             BrokerError: The broker refuses, or does not answer.
@@ -146,15 +148,15 @@ class Session:
         self._subscribed.clear()
         if self._v5:
             handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else _RETAIN_NEVER_SENT_ON_SUBSCRIBE
-            options = SubscribeOptions(_QOS, retainAsPublished=True, retainHandling=handling)
-            self._client.subscribe(topic_filter, options=options)
+            options = SubscribeOptions(qos, retainAsPublished=True, retainHandling=handling)
+            self._client.subscribe([(topic_filter, options) for topic_filter in topic_filters])
         else:
-            self._client.subscribe(topic_filter, _QOS)
+            self._client.subscribe([(topic_filter, qos) for topic_filter in topic_filters])
         if not self._subscribed.wait(self._connection.connect_timeout_s):
             self._subscribe_refusal = "no answer"
         if self._subscribe_refusal is not None:
             raise BrokerError(
-                f"Broker {self._connection.address} refused the subscription to '{topic_filter}': "
+                f"Broker {self._connection.address} refused the subscription to '{', '.join(topic_filters[:3])}': "
                 f"{self._subscribe_refusal}. Check the broker's access list.",
                 key="broker.subscription_refused",
             )

@@ -46,6 +46,10 @@ class Mosquitto:
         self._process.terminate()
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
 
 def add_password(directory: Path, user: str, password: str) -> Path:
     """A password file for mosquitto."""
