@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-fleet quality wheels test-wheels clean
+.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,12 @@ bench-peers: ## build llama.cpp and BigMoeOnEdge for bench-full
 bench-full: $(VENV)/.installed-bench ## moedge at full size beside its peers: 40 GB of disk, 24 GiB, an hour and more, root
 	PYTHONPATH=benchmarks $(BIN)/python -m full_size out/bench-full --tokenizer $(TOKENIZER) --peers $(PEERS) \
 	  $(if $(ONLY),--only $(ONLY)) $(if $(LAYERS),--layers $(LAYERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(FRAMES),--frames $(FRAMES))
+
+# Of bench-plan: the bundle, and the budgets of memory.
+BUDGETS ?= 4G,8G,20G
+
+bench-plan: $(VENV)/.installed ## moedge plan beside moedge bench on this machine: BUNDLE=DIR, minutes for each of BUDGETS
+	$(BIN)/python benchmarks/plan_accuracy.py $(BUNDLE) --budgets $(BUDGETS)
 
 # Of bench-fleet, for a shorter one: MINUTES=2.
 MINUTES ?= 15

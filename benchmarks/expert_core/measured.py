@@ -48,10 +48,15 @@ class Setup:
 
 @dataclass(frozen=True)
 class PassesWanted:
-    """`count` passes of `tokens` tokens each, one after the other."""
+    """`count` passes of `tokens` tokens each, one after the other.
+
+    Attributes:
+        guess: Whether each layer is told what the next one will probably need, as a decode's graphs do.
+    """
 
     tokens: int
     count: int = 1
+    guess: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,10 @@ class Measured:
         seconds = 0.0
         for _ in range(wanted.count):
             logits = self._router.logits(wanted.tokens)
+            guesses = [*self._router.guess(logits)[1:], None] if wanted.guess else [None] * self._layers
             start = perf_counter()
             for layer in range(self._layers):
-                self._core.compute(layer, hidden, logits[layer])
+                self._core.compute(layer, hidden, logits[layer], guesses[layer])
             seconds += perf_counter() - start
         reads = take_reads()
         read_bytes = (self._core.statistics() - before).read_bytes

@@ -11,6 +11,10 @@ TOKEN_STD = 2.26
 """Standard deviation of the token's own part of a logit. With a skew of 1.7, 25 of 128 experts cover 80 % of a layer's
 picks and 43 cover 90 %, and 220 tokens need 109 of them; the trace has 26, 36 and 105."""
 
+GUESS_STD = 0.45
+"""Standard deviation of a guess's error: with a skew of 1.7 it is right about 89 % of a token's experts, as the next
+layer's router is on the trace when it runs one layer early (88.6 %); with uniform routing about 83 %."""
+
 
 class Router:
     """Random logits; every layer has its own popular experts.
@@ -23,6 +27,7 @@ class Router:
 
     def __init__(self, layers: int, skew: float, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
+        self._guess_rng = np.random.default_rng(seed + 1)
         ranks = -np.log(np.arange(1, EXPERTS + 1))
         ranks = (ranks - ranks.mean()) / ranks.std()
         ordered = [ranks[self._rng.permutation(EXPERTS)] for _ in range(layers)]
@@ -35,3 +40,8 @@ class Router:
         logits *= TOKEN_STD
         logits += self._popularity[:, None]
         return logits
+
+    def guess(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What is foreseen of `logits`; the same shape."""
+        error = self._guess_rng.standard_normal(logits.shape, dtype=np.float32)
+        return logits + np.float32(GUESS_STD) * error

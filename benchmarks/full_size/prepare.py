@@ -3,7 +3,7 @@
 | name | dense parts | routing | made from |
 |---|---|---|---|
 | bundle | INT8, as `moedge export` does by default | skew 1.7 | exported |
-| same-bits | INT4, as llama.cpp's Q4_0 everywhere | skew 1.7 | bundle: its experts and vision are linked |
+| same-bits | INT4, 4.5 bits with scales, as Q4_0 | skew 1.7 | bundle: its experts and vision are linked |
 | uniform | INT4 | skew 0 | same-bits: only its layers are made anew |
 | thinking | INT8 | skew 1.7 | bundle: only its chat template is another |
 """
@@ -23,7 +23,7 @@ from moedge_export.checkpoint import Checkpoint, read_config
 from moedge_export.decoder import build_head, build_layer
 from moedge_export.embedding import EMBEDDING_NAME, write_embedding
 from moedge_export.graph import GraphBuilder
-from moedge_export.options import ExportOptions, PrecisionName
+from moedge_export.options import BlockSize, ExportOptions, PrecisionName
 from moedge_export.part import PartBuilder
 from moedge_export.pipeline import export_bundle
 from moedge_export.quantizer import Quantizer
@@ -78,11 +78,19 @@ def prepare(
             export_bundle(skewed, made.bundle, ExportOptions(), bar)
     if not made.same_bits.exists():
         say("deriving the bundle with INT4 everywhere")
-        derive(Bundle.open(made.bundle), made.same_bits, skewed, layers="int4", head="int4", embedding="int4")
+        derive(
+            Bundle.open(made.bundle),
+            made.same_bits,
+            skewed,
+            layers="int4",
+            head="int4",
+            embedding="int4",
+            dense_block_size=64,
+        )
     if not made.uniform.exists():
         say("deriving the bundle with uniform routing")
         uniform = _checkpoint(directory / "checkpoint", tokenizer, layers, UNIFORM)
-        derive(Bundle.open(made.same_bits), made.uniform, uniform, layers="int4")
+        derive(Bundle.open(made.same_bits), made.uniform, uniform, layers="int4", dense_block_size=64)
     if not made.thinking.exists():
         say("deriving the bundle that thinks")
         thinking = _checkpoint(directory / "checkpoint-thinking", tokenizer, layers, SKEW, "Thinking")
@@ -108,6 +116,7 @@ def derive(
     layers: PrecisionName | None = None,
     head: PrecisionName | None = None,
     embedding: PrecisionName | None = None,
+    dense_block_size: BlockSize | None = None,
     assets: bool = False,
 ) -> None:
     """Write a bundle that differs from a paged one in some parts; all other files are hard links to the same bytes.
@@ -121,11 +130,12 @@ def derive(
         layers: Precision of the layers' graphs, attention and router; None keeps them.
         head: Likewise.
         embedding: Likewise.
+        dense_block_size: Of new layers and a new head, see `ExportOptions`.
         assets: Whether tokenizer, chat template and settings are written anew.
     """
     chosen = {"attention": layers, "head": head, "embedding": embedding}
     new_parts: dict[str, PrecisionName] = {name: precision for name, precision in chosen.items() if precision}
-    options = ExportOptions(parts=new_parts)  # type: ignore[arg-type]  # the keys are those of Part
+    options = ExportOptions(parts=new_parts, dense_block_size=dense_block_size)  # type: ignore[arg-type]  # the keys are those of Part
     wanted = options.quantization()
     manifest = base.manifest
     graphs, info = manifest.graphs, manifest.embedding

@@ -29,5 +29,5 @@ ln -s "$sources/vendor/llama.cpp" "$directory/bigmoeonedge/third_party/llama.cpp
 sed -i -E 's/common_speculative_process\(im\.mtp\.get\(\), [a-z_.]+\)/false/; /dp\.n_past = n_past;/d' \
   "$directory/bigmoeonedge/core/src/engine/session.cpp"
 cmake -S "$directory/bigmoeonedge" -B "$directory/build" -DCMAKE_BUILD_TYPE=Release -DBMOE_BUILD_TESTS=OFF -DBUILD_SHARED_LIBS=OFF &&
-  cmake --build "$directory/build" --target bmoe-cli --parallel &&
+  cmake --build "$directory/build" --target bmoe-cli --parallel "$(nproc)" &&
   cp "$directory/build/cli/bmoe-cli" "$directory/bin/"

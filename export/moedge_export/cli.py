@@ -39,7 +39,12 @@ PRECISION = click.Choice(["fp32", "int8", "int4"])
     type=click.Choice(["32", "64", "128"]),
     default="32",
     show_default=True,
-    help="Weights that share a scale.",
+    help="Weights that share a scale, in experts and embeddings.",
+)
+@click.option(
+    "--dense-block-size",
+    type=click.Choice(["32", "64", "128"]),
+    help="The same in attention, head and vision [default at 8 bits: 64, 128, 128; at 4: --block-size].",
 )
 @click.option("--symmetric/--asymmetric", default=True, show_default=True, help="Without or with a zero point a block.")
 @click.option("--attention", type=PRECISION, help="Precision of attention and dense MLPs [default: int8 for int4].")
@@ -73,6 +78,7 @@ def export(
     precision: str,
     experts: str,
     block_size: str,
+    dense_block_size: str | None,
     symmetric: bool,
     attention: str | None,
     head: str | None,
@@ -101,6 +107,7 @@ def export(
         precision=precision,  # type: ignore[arg-type]  # click.Choice
         form=experts,  # type: ignore[arg-type]
         block_size=int(block_size),  # type: ignore[arg-type]
+        dense_block_size=int(dense_block_size) if dense_block_size else None,  # type: ignore[arg-type]
         symmetric=symmetric,
         activations=activations,  # type: ignore[arg-type]
         parts={part: value for part, value in chosen.items() if value},  # type: ignore[misc]

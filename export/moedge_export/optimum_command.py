@@ -33,6 +33,9 @@ class MoedgeExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optim
         parser.add_argument("--precision", choices=precisions, default="int4", help="Of the experts [int4].")
         parser.add_argument("--experts", choices=("paged", "inline"), default="paged", help="Apart, or in one model.")
         parser.add_argument("--block-size", type=int, choices=(32, 64, 128), default=32, help="Weights a scale [32].")
+        parser.add_argument(
+            "--dense-block-size", type=int, choices=(32, 64, 128), help="In attention, head and vision."
+        )
         parser.add_argument("--asymmetric", action="store_true", help="With a zero point a block.")
         parser.add_argument("--activations", choices=("int8", "fp32"), default="int8", help="In dense layers [int8].")
         for part in ("attention", "head", "embedding", "vision"):
@@ -65,6 +68,7 @@ class MoedgeExportCommand(BaseOptimumCLICommand):  # type: ignore[misc]  # optim
             precision=args.precision,
             form=args.experts,
             block_size=args.block_size,
+            dense_block_size=args.dense_block_size,
             symmetric=not args.asymmetric,
             activations=args.activations,
             parts={part: getattr(args, part) for part in PARTS if getattr(args, part)},

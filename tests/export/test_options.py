@@ -27,6 +27,21 @@ def test_a_part_may_have_its_own_precision() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"precision": "int4"}, {"experts": 32, "embedding": 32, "attention": 64, "head": 128, "vision": 128}),
+        ({"precision": "int4", "block_size": 64}, {"experts": 64, "embedding": 64, "attention": 64, "vision": 128}),
+        ({"precision": "int8", "dense_block_size": 32}, {"experts": 32, "attention": 32, "head": 32, "vision": 32}),
+        ({"block_size": 64, "parts": {"attention": "int4"}}, {"attention": 64, "head": 128}),
+        ({"dense_block_size": 128, "parts": {"attention": "int4"}}, {"experts": 32, "attention": 128}),
+    ],
+)
+def test_block_sizes_of_what_onnxruntime_multiplies_are_their_own(options: Any, expected: dict[str, int]) -> None:
+    quantization = ExportOptions(**options).quantization()
+    assert {part: getattr(quantization, part).block_size for part in expected} == expected
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (

@@ -150,7 +150,7 @@ def test_another_export_is_refused_until_a_restart(
     with pytest.raises(ConfigError) as caught:
         export_bundle(opened, tmp_path / "bundle", other)
     assert (
-        "7 finished pieces of another export, which differs in: precision of attention (then int8, block size 32, "
+        "7 finished pieces of another export, which differs in: precision of attention (then int8, block size 64, "
         "symmetric, now int4, block size 32, symmetric). Run that export again to finish it, or pass --restart"
     ) in str(caught.value)
     assert (tmp_path / ".bundle.partial" / "journal.jsonl").exists()

@@ -126,6 +126,15 @@ def test_on_arm64_quantizing_gives_the_bits_of_x86(arm64: Installed, x86: Instal
     assert on_arm64 == on_x86
 
 
+def test_boards_are_planned_from_either_wheel(arm64: Installed, x86: Installed) -> None:
+    plans = [
+        each.run("-m", "moedge_runtime", "plan", "qwen3-vl-30b-a3b@int4", "--all", "--json") for each in (arm64, x86)
+    ]
+    on_arm64, on_x86 = ({board["device"]: board["memory"] for board in json.loads(plan)["boards"]} for plan in plans)
+    assert len(on_x86) == 10
+    assert on_arm64 == on_x86
+
+
 def test_on_arm64_a_picture_of_the_demo_is_answered_rightly(arm64: Installed, tmp_path: Path) -> None:
     bundle, picture = tmp_path / "panel-int4", tmp_path / "panel.png"
     export = (sys.executable, "-m", "moedge_runtime", "export", "--precision", "int4")

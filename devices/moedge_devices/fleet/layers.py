@@ -52,13 +52,13 @@ class LayerWalk:
     Args:
         raw: As YAML gave them.
         base_dir: Directory of the fleet file, against which paths of JSON Schemas are resolved.
-        profiles: Names of the known profiles; None if they cannot be known here.
+        profiles: Names of the known profiles.
 
     Attributes:
         problems: What was found so far, with its path in the file.
     """
 
-    def __init__(self, raw: Any, base_dir: FilePath, profiles: frozenset[str] | None) -> None:
+    def __init__(self, raw: Any, base_dir: FilePath, profiles: frozenset[str]) -> None:
         self._raw, self._base_dir, self._profiles = raw, base_dir, profiles
         self.problems: Problems = []
         self._read = cache(read_json_schema)
@@ -129,7 +129,7 @@ class LayerWalk:
             return {key: value for key, value in watch.items() if key != "json_schema"}
 
     def _check_profile(self, name: Any, at: Path) -> None:
-        if self._profiles is None or not isinstance(name, str) or name in self._profiles:
+        if not isinstance(name, str) or name in self._profiles:
             return
         close = did_you_mean(name, sorted(self._profiles)) or f" Known are: {', '.join(sorted(self._profiles))}."
         self.problems.append((at, f"there is no profile '{name}'.{close}"))

@@ -19,9 +19,9 @@ from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.topics import Topics
 from pydantic import ValidationError
 
+from moedge_devices.data_files import profile_names
 from moedge_devices.fleet.layers import LayerWalk, Placed, layer_path
 from moedge_devices.fleet.model import FLEET_VERSION, BundleVersion, FleetFile, Update
-from moedge_devices.fleet.profiles import profile_names
 from moedge_devices.fleet.secrets import HOW
 from moedge_devices.fleet.tree import Branch, origin_of
 

@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define MOEDGE_CORE_ABI 2
+#define MOEDGE_CORE_ABI 3
 
 typedef struct moedge_core moedge_core;
 
@@ -52,7 +52,7 @@ typedef struct {
   uint32_t readers;         /* threads that read; 1 to 64 */
   uint32_t max_tokens;      /* most tokens of one compute call */
   uint32_t direct;          /* 1: O_DIRECT, buffered where it is refused (see statistics); 0: buffered */
-  uint32_t prefetch;        /* 1: read ahead into the next layer while a prefill leaves the flash idle */
+  uint32_t prefetch;        /* 1: read ahead into the next layer while a call leaves the flash idle */
   uint32_t read_timeout_ms; /* 0: wait for ever */
   uint32_t reserved;
   uint64_t record_bytes;  /* compared with what the shape gives */
@@ -102,10 +102,13 @@ void moedge_core_close(moedge_core* core);
  *   tokens         1 to max_tokens
  *   moe_input      float [tokens, hidden_size]
  *   router_logits  float [tokens, experts]
+ *   next_router_logits   float [experts] or NULL: a guess of the next layer's logits, for one token only. What it
+ *                        chooses is read while the flash is idle, until the next call. It never changes a result.
  *   result         float [tokens, hidden_size], overwritten; undefined after an error
  * Blocks. After an error the core can be called again. */
 moedge_status moedge_core_compute(moedge_core* core, uint32_t layer, uint32_t tokens, const float* moe_input,
-                                  const float* router_logits, float* result, moedge_error* error);
+                                  const float* router_logits, const float* next_router_logits, float* result,
+                                  moedge_error* error);
 
 /* Keep exactly these experts in memory from the time they are first read; replaces the last set.
  *   keys           [count] of layer * experts + expert; the most important first: what does not fit is left out */

@@ -58,6 +58,7 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
              options.prefetch, events_),
       pool_(options.threads) {
   routing_.reserve(options.max_tokens, experts_, options.top_k);
+  next_routing_.reserve(1, experts_, options.top_k);
   inputs_.resize(buffer_bytes_.inputs);
   activated_.resize(buffer_bytes_.activated);
   kept_.resize(buffer_bytes_.kept / sizeof(float));
@@ -114,7 +115,8 @@ void Core::set_counts(const uint64_t* counts) {
 
 // --- a call ----------------------------------------------------------------------------------------------------------
 
-void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const float* logits, float* result) {
+void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const float* logits, const float* next_logits,
+                   float* result) {
   const auto start = Clock::now();
   if (layer >= layers_) {
     throw CoreError(MOEDGE_BAD_INPUT, "layer " + grouped(layer) + " does not exist; there are " + grouped(layers_));
@@ -162,7 +164,8 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
   caller_ = std::this_thread::get_id();
   std::fill(result, result + size_t{tokens} * layout_.hidden, 0.0F);
   const bool dense = !keep_ && uint64_t{tokens} * options_.top_k >= experts_;
-  pager_.begin_call(layer, chosen_experts_, keep_, dense);
+  const auto next = keep_ && tokens == 1 ? expected(next_logits) : std::span<const uint32_t>();
+  pager_.begin_call(layer, chosen_experts_, keep_, dense, next);
   pool_.run([this] { work(); });
   pager_.end_call(failed_);
   if (failed_) throw *error_;
@@ -172,6 +175,12 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
   all_tokens_.fetch_add(tokens, std::memory_order_relaxed);
   flash_wait_ns_.fetch_add(static_cast<uint64_t>(waited_ns_), std::memory_order_relaxed);
   compute_ns_.fetch_add(static_cast<uint64_t>(ns_since(start) - waited_ns_), std::memory_order_relaxed);
+}
+
+// The experts that a guess of the next layer's logits chooses, the largest first; none if it is not finite.
+std::span<const uint32_t> Core::expected(const float* next_logits) {
+  if (next_logits == nullptr || !route(next_logits, 1, experts_, options_.top_k, next_routing_)) return {};
+  return next_routing_.chosen;
 }
 
 // Each thread of a call: does tasks until all jobs are finished.

@@ -36,7 +36,8 @@ class Core {
        const Kernels& kernels);
 
   // See moedge_core_compute; throws CoreError.
-  void compute(uint32_t layer, uint32_t tokens, const float* input, const float* logits, float* result);
+  void compute(uint32_t layer, uint32_t tokens, const float* input, const float* logits, const float* next_logits,
+               float* result);
   void pin(std::span<const uint32_t> keys);
   void set_budget(uint64_t budget_bytes);
   void set_counts(const uint64_t* counts);
@@ -71,6 +72,7 @@ class Core {
   SlotCounts slots_for(uint64_t budget_bytes) const;
   uint64_t bytes_in_force(uint64_t budget_bytes, SlotCounts counts) const;
   void work();
+  std::span<const uint32_t> expected(const float* next_logits);
   uint32_t first_open_job() const;
   std::optional<uint32_t> unread_job() const;
   bool step();
@@ -105,6 +107,7 @@ class Core {
 
   // Buffers, for max_tokens.
   Routing routing_;
+  Routing next_routing_;            // of one token, in the layer that follows
   std::vector<uint8_t> inputs_;     // activation rows of the tokens
   std::vector<uint8_t> activated_;  // of the experts: by window place and row, or by row of the routing
   std::vector<float> kept_;         // results of a call that keeps, [rows of the routing, hidden]

@@ -11,6 +11,9 @@ namespace {
 // Places of the ring that reading ahead leaves free for the experts that the next layer turns out to need first.
 constexpr size_t kRingReserve = 2;
 
+// Reads of a look ahead at once: enough to keep the flash busy, few enough to be out of the way of the next call.
+constexpr size_t kLookaheadReads = 2;
+
 int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
@@ -51,6 +54,7 @@ void Pager::stop() {
     const std::lock_guard lock(mutex_);
     stop_ = true;
     preloading_ = false;
+    forget_expected();
     queue_.clear();
   }
   queue_changed_.notify_all();
@@ -62,6 +66,7 @@ void Pager::stop() {
 void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
   std::unique_lock lock(mutex_);
   preloading_ = false;
+  forget_expected();
   cancel_queue();
   if (!idle_.wait_for(lock, limit, [this] { return reading_ == 0; })) {
     throw CoreError(MOEDGE_READ_TIMEOUT, "a read under way made no progress for " + grouped(limit.count()) + " ms");
@@ -146,6 +151,7 @@ void Pager::start_from(std::span<const uint64_t> counts) {
 void Pager::preload() {
   const std::lock_guard lock(mutex_);
   stop_preload();
+  forget_expected();
   for (uint32_t slot = 0; slot < kMaxRing + counts_.dynamic; ++slot) {
     // What failed ahead of its use is tried again; what was read ahead for a call that did not come makes room.
     const Slot& place = slots_[slot];
@@ -200,9 +206,11 @@ bool Pager::can_keep(uint32_t jobs) const {
   return jobs + pinned_keys_ <= counts_.dynamic;
 }
 
-void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense) {
+void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense,
+                       std::span<const uint32_t> expected) {
   const std::lock_guard lock(mutex_);
   stop_preload();
+  forget_expected();
   heat_.tick();
   last_progress_ns_ = now_ns();
   in_call_ = true;
@@ -242,7 +250,14 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool k
       drop(slot);
     }
   }
+  if (keep) {
+    // What was expected, is not needed and has not begun would only be in the way.
+    for (size_t at = queue_.size(); at-- > 0;) {
+      if (!slots_[queue_[at]].in_use) drop(queue_[at]);
+    }
+  }
   refill();
+  if (keep && prefetch_ && layer + 1 < file_.layers) expect(expected);
 }
 
 void Pager::refill() {
@@ -284,7 +299,8 @@ int32_t Pager::evict() {
   for (uint32_t slot = kMaxRing; slot < kMaxRing + counts_.dynamic; ++slot) {
     const Slot& candidate = slots_[slot];
     const SlotState state = candidate.state.load(std::memory_order_relaxed);
-    if (candidate.in_use || (state != SlotState::kReady && state != SlotState::kFailed)) continue;
+    if (candidate.in_use || candidate.expected) continue;
+    if (state != SlotState::kReady && state != SlotState::kFailed) continue;
     if (pinned_[candidate.key] && state == SlotState::kReady) continue;
     if (candidate.reason == Reason::kPrefetch && !keep_) continue;  // for the next call of this prefill
     if (coldest < 0 || heat_.of(candidate.key) < heat_.of(slots_[coldest].key)) coldest = static_cast<int32_t>(slot);
@@ -309,6 +325,50 @@ void Pager::read_ahead(uint32_t layer, Reason reason) {
     if (slot < 0) return;
     start_read(static_cast<uint32_t>(slot), key, reason);
   }
+}
+
+// Begins to read what is missing of these experts of the next layer, and keeps the others, if the call under way and
+// the next one have room for both.
+void Pager::expect(std::span<const uint32_t> experts) {
+  if (jobs_.size() + experts.size() + pinned_keys_ > counts_.dynamic) return;
+  for (const uint32_t expert : experts) {
+    const uint32_t key = (layer_ + 1) * file_.experts + expert;
+    expected_.push_back(key);
+    if (slot_of_[key] >= 0) slots_[slot_of_[key]].expected = true;
+  }
+  look_ahead();
+}
+
+void Pager::look_ahead() {
+  while (next_expected_ < expected_.size() && queue_.size() + reading_ < kLookaheadReads && !call_waits()) {
+    const uint32_t key = expected_[next_expected_];
+    if (slot_of_[key] < 0) {
+      int32_t slot = take_free_place();
+      if (slot < 0) slot = evict();
+      if (slot < 0) return;
+      start_read(static_cast<uint32_t>(slot), key, Reason::kPrefetch);
+      slots_[slot].expected = true;
+    }
+    ++next_expected_;
+  }
+}
+
+// Whether the call under way has records to wait for.
+bool Pager::call_waits() const {
+  if (!in_call_) return false;
+  for (uint32_t job = 0; job < jobs_.size(); ++job) {
+    const int32_t slot = job_slot_[job].load(std::memory_order_relaxed);
+    if (slot < 0 || slots_[slot].state.load(std::memory_order_relaxed) < SlotState::kReady) return true;
+  }
+  return false;
+}
+
+void Pager::forget_expected() {
+  for (const uint32_t key : expected_) {
+    if (slot_of_[key] >= 0) slots_[slot_of_[key]].expected = false;
+  }
+  expected_.clear();
+  next_expected_ = 0;
 }
 
 void Pager::start_read(uint32_t slot, uint32_t key, Reason reason) {
@@ -340,7 +400,10 @@ void Pager::release(uint32_t job) {
 void Pager::end_call(bool failed) {
   const std::lock_guard lock(mutex_);
   in_call_ = false;
-  if (failed) cancel_queue();
+  if (failed) {
+    forget_expected();
+    cancel_queue();
+  }
   for (uint32_t job = 0; job < jobs_.size(); ++job) {
     const int32_t slot = job_slot_[job].load(std::memory_order_relaxed);
     // A place of the ring that was released holds another record by now, or none.
@@ -360,6 +423,7 @@ void Pager::clear(uint32_t slot) {
   if (place.key != kNoKey && slot_of_[place.key] == static_cast<int32_t>(slot)) slot_of_[place.key] = -1;
   place.key = kNoKey;
   place.in_use = false;
+  place.expected = false;
   place.abandoned = false;
   place.reason = Reason::kNeeded;
   place.state.store(SlotState::kEmpty, std::memory_order_release);
@@ -374,6 +438,7 @@ void Pager::drop(uint32_t slot) {
     if (queued == queue_.end()) {
       if (slot_of_[place.key] == static_cast<int32_t>(slot)) slot_of_[place.key] = -1;
       place.in_use = false;
+      place.expected = false;
       place.reason = Reason::kNeeded;
       place.abandoned = true;
       return;
@@ -428,6 +493,7 @@ void Pager::read_loop() {
     } else {
       continue_preload();
     }
+    look_ahead();
     if (reading_ == 0 && queue_.empty()) idle_.notify_all();
     events_.notify();
   }

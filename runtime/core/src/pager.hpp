@@ -58,10 +58,13 @@ class Pager {
   void preload();
 
   // Starts a call that needs `experts` (ascending) of `layer`; job i is experts[i].
-  //   keep    load what is missing into places that stay (a decode); else what finds no free place goes through the
-  //           ring in the order of the jobs, and must be released in that order (a prefill)
-  //   dense   most experts of the next layer will be needed as well: read ahead into it
-  void begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense);
+  //   keep      load what is missing into places that stay (a decode); else what finds no free place goes through the
+  //             ring in the order of the jobs, and must be released in that order (a prefill)
+  //   dense     most experts of the next layer will be needed as well: read ahead into it
+  //   expected  of a call that keeps: experts of the next layer, those that are most probably needed first. What is
+  //             missing is read when no read of a call is waited for, until the next call begins.
+  void begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense,
+                  std::span<const uint32_t> expected = {});
 
   // Whether a call of `jobs` experts can keep all of them.
   bool can_keep(uint32_t jobs) const;
@@ -105,6 +108,7 @@ class Pager {
     uint32_t key = kNoKey;
     Reason reason = Reason::kNeeded;  // from the first call that needs it on, kNeeded
     bool in_use = false;              // by the call under way
+    bool expected = false;            // by the next call
     bool abandoned = false;           // free it when its read has ended
     bool touched = false;             // has pages
     ReadProblem problem;
@@ -115,6 +119,10 @@ class Pager {
   void continue_preload();
   void stop_preload();
   void read_ahead(uint32_t layer, Reason reason);
+  void expect(std::span<const uint32_t> experts);
+  void look_ahead();
+  bool call_waits() const;
+  void forget_expected();
   int32_t take_place(bool pinned_key);
   int32_t take_free_place();
   int32_t evict();
@@ -159,6 +167,9 @@ class Pager {
   bool preloading_ = false;
   std::vector<uint32_t> preload_;
   size_t next_preload_ = 0;
+  // Keys that the next call will probably need, the most probable first.
+  std::vector<uint32_t> expected_;
+  size_t next_expected_ = 0;
 
   // The call under way.
   bool in_call_ = false;

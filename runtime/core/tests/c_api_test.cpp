@@ -45,8 +45,8 @@ class CApi : public testing::Test {
 
   moedge_status compute(const Call& call) {
     result_.assign(call.input.size(), -7);
-    return moedge_core_compute(core_, call.layer, call.tokens, call.input.data(), call.logits.data(), result_.data(),
-                               &error_);
+    return moedge_core_compute(core_, call.layer, call.tokens, call.input.data(), call.logits.data(), nullptr,
+                               result_.data(), &error_);
   }
 
   const Shape shape_{};

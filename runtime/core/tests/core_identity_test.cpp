@@ -141,7 +141,7 @@ TEST_P(Identity, ATokenGetsTheSameAloneAsInAPrefill) {
   for (uint32_t token = 0; token < together.tokens; ++token) {
     const auto input = together.input.begin() + token * shape.hidden;
     const auto logits = together.logits.begin() + token * shape.experts;
-    const Call alone{0, 1, {input, input + shape.hidden}, {logits, logits + shape.experts}};
+    const Call alone{0, 1, {input, input + shape.hidden}, {logits, logits + shape.experts}, {}};
     for (const uint32_t value : run(*machine.core, shape, {alone})) bits.push_back(value);
   }
   EXPECT_EQ(bits, wanted);

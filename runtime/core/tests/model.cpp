@@ -59,8 +59,11 @@ Model make_model(const Shape& shape, uint64_t seed) {
 }
 
 Call make_call(const Shape& shape, uint32_t layer, uint32_t tokens, Random& random) {
-  return {layer, tokens, random.floats(size_t{tokens} * shape.hidden, -2, 2),
-          random.floats(size_t{tokens} * shape.experts, -3, 3)};
+  return {layer,
+          tokens,
+          random.floats(size_t{tokens} * shape.hidden, -2, 2),
+          random.floats(size_t{tokens} * shape.experts, -3, 3),
+          {}};
 }
 
 Call make_call_of(const Shape& shape, uint32_t layer, uint32_t tokens, const std::vector<uint32_t>& experts,
@@ -77,6 +80,10 @@ std::vector<Call> make_conversation(const Shape& shape, uint64_t seed) {
   std::vector<Call> calls;
   for (const uint32_t tokens : {29, 1, 1, 1, 1, 11, 1, 3, 8, 1}) {
     for (uint32_t layer = 0; layer < shape.layers; ++layer) calls.push_back(make_call(shape, layer, tokens, random));
+  }
+  for (size_t i = 0; i + 1 < calls.size(); ++i) {
+    if (calls[i].tokens > 1 || calls[i + 1].tokens > 1) continue;
+    if (random.below(3)) calls[i].next_logits = random.below(3) ? calls[i + 1].logits : calls[i].logits;
   }
   return calls;
 }
@@ -121,7 +128,8 @@ uint64_t least_budget(const Model& model, const Settings& settings) {
 
 std::vector<float> compute(Core& core, const Shape& shape, const Call& call) {
   std::vector<float> result(size_t{call.tokens} * shape.hidden, -7);
-  core.compute(call.layer, call.tokens, call.input.data(), call.logits.data(), result.data());
+  core.compute(call.layer, call.tokens, call.input.data(), call.logits.data(),
+               call.next_logits.empty() ? nullptr : call.next_logits.data(), result.data());
   return result;
 }
 

@@ -77,8 +77,10 @@ class PagerDriver {
     return error;
   }
 
-  std::optional<CoreError> decode(uint32_t layer, const std::vector<uint32_t>& experts) {
-    return call(layer, experts, true, false);
+  std::optional<CoreError> decode(uint32_t layer, const std::vector<uint32_t>& experts,
+                                  const std::vector<uint32_t>& expected = {}) {
+    pager->begin_call(layer, experts, true, false, expected);
+    return finish(layer, experts, true);
   }
 
   // Of the experts from `first` on.

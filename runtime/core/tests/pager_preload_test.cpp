@@ -307,9 +307,12 @@ TEST(Preload, AtAnyTimeAmongBudgetsPinsFaultsAndCallsLeavesTheRecordsRight) {
       default: {
         const bool keep = random.below(2) && driver.pager->can_keep(4);
         const uint32_t count = keep ? 4 : 4 + random.below(40);
+        const std::vector<uint32_t> expected = experts_from(random.below(20), random.below(2) * 4);
+        const std::vector<uint32_t> needed = experts_from(random.below(20), count);
+        const uint32_t layer = random.below(3);
+        driver.pager->begin_call(layer, needed, keep, !keep, expected);
         // A read of this call that has begun before may still fail.
-        if (driver.call(random.below(3), experts_from(random.below(20), count), keep, !keep))
-          driver.disk->clear_faults();
+        if (driver.finish(layer, needed, keep)) driver.disk->clear_faults();
       }
     }
     driver.disk->clear_faults();

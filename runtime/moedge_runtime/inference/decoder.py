@@ -97,7 +97,8 @@ class PagedDecoder:
             if should_stop is not None and should_stop():
                 raise Cancelled
             if runner.run(layer):
-                experts = self._experts.compute(layer, runner.moe_input, runner.router_logits)
+                guess = runner.next_router_logits if runner.foresees(layer) else None
+                experts = self._experts.compute(layer, runner.moe_input, runner.router_logits, guess)
                 np.add(runner.residual[0], experts, out=hidden[0])
             else:
                 hidden[...] = runner.residual

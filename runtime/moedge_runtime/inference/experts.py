@@ -82,13 +82,21 @@ _STATE = frozenset(
 class ExpertBank(Protocol):
     """Computes the experts of one layer. Where their weights are is its own affair and never changes the result."""
 
-    def compute(self, layer: int, moe_input: FloatArray, router_logits: FloatArray) -> FloatArray:
+    def compute(
+        self,
+        layer: int,
+        moe_input: FloatArray,
+        router_logits: FloatArray,
+        next_router_logits: FloatArray | None = None,
+    ) -> FloatArray:
         """Weighted sum of each token's experts.
 
         Args:
             layer: Index of the decoder layer, one of the manifest's `moe_layers`.
             moe_input: float32 [tokens, hidden_size], normed.
             router_logits: float32 [tokens, num_experts].
+            next_router_logits: float32 [1, num_experts], a guess of what the router of `layer` + 1 will say of the last
+                token: what it chooses may be read before the next call. Never changes a result.
 
         Returns:
             float32 [tokens, hidden_size].

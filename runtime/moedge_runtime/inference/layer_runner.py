@@ -18,6 +18,8 @@ PIECE_TOKENS = 256
 prompt. The experts of a layer still see all tokens at once. Measured: the numbers are the same bit by bit, and the time
 for 1,020 tokens is that of pieces of 128, 512 or 1,020 (docs/memory.md)."""
 
+NEXT_ROUTER_LOGITS = "next_router_logits"
+
 
 class LayerRunner:
     """The inputs and outputs of all layers for calls of S tokens; every layer computes in the same buffers.
@@ -29,6 +31,8 @@ class LayerRunner:
         residual: float32 [1, S, hidden_size], of the layer run last: before its experts if it has any.
         moe_input: float32 [S, hidden_size], of the layer run last that has experts.
         router_logits: float32 [S, num_experts]; likewise.
+        next_router_logits: float32 [1, num_experts]: what the router of the layer after it would say of the last token
+            without the experts in between; of the layer run last that has this output, see `foresees`.
     """
 
     def __init__(self, sessions: Sequence[Any], text: TextInfo, cache: KvCache, tokens: int) -> None:
@@ -39,12 +43,14 @@ class LayerRunner:
         self.residual = np.empty((1, tokens, text.hidden_size), np.float32)
         self.moe_input = np.empty((tokens, text.hidden_size), np.float32)
         self.router_logits = np.empty((tokens, text.num_experts), np.float32)
+        self.next_router_logits = np.empty((1, text.num_experts), np.float32)
         self._cos = np.empty((tokens, text.head_dim // 2), np.float32)
         self._sin = np.empty((tokens, text.head_dim // 2), np.float32)
         self._pieces = [
             self._piece(begin, min(begin + PIECE_TOKENS, tokens)) for begin in range(0, tokens, PIECE_TOKENS)
         ]
         self._bindings: list[list[Any] | None] = [None] * len(sessions)
+        self._outputs = [[output.name for output in session.get_outputs()] for session in sessions]
 
     def begin(self, cos: FloatArray, sin: FloatArray, past_tokens: int) -> None:
         """Set what is the same for all layers of a call.
@@ -72,6 +78,10 @@ class LayerRunner:
             self._sessions[layer].run_with_iobinding(binding)
         return layer in self._moe_layers
 
+    def foresees(self, layer: int) -> bool:
+        """Whether the layer's graph also computes `next_router_logits`."""
+        return NEXT_ROUTER_LOGITS in self._outputs[layer]
+
     def _piece(self, begin: int, end: int) -> _Piece:
         whole, rows = np.s_[:, begin:end], np.s_[begin:end]
         inputs = {"hidden": self.hidden[whole], "cos": self._cos[rows], "sin": self._sin[rows]}
@@ -80,6 +90,7 @@ class LayerRunner:
             "hidden_out": self.residual[whole],
             "moe_input": self.moe_input[rows],
             "router_logits": self.router_logits[rows],
+            NEXT_ROUTER_LOGITS: self.next_router_logits,
         }
         return _Piece(end, inputs, outputs)
 
@@ -87,9 +98,9 @@ class LayerRunner:
         binding = self._sessions[layer].io_binding()
         for name, value in piece.inputs.items():
             binding.bind_ortvalue_input(name, value)
-        has_experts = layer in self._moe_layers
-        for name in ("residual", "moe_input", "router_logits") if has_experts else ("hidden_out",):
-            binding.bind_ortvalue_output(name, piece.outputs[name])
+        for name in self._outputs[layer]:
+            if name in piece.outputs:  # the KV cache binds its own
+                binding.bind_ortvalue_output(name, piece.outputs[name])
         self._cache.bind(binding, layer)
         return binding
 

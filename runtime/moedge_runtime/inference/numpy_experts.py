@@ -77,8 +77,14 @@ class NumpyExperts:
         self.cached_bytes = 0
         self.records_read = 0
 
-    def compute(self, layer: int, moe_input: FloatArray, router_logits: FloatArray) -> FloatArray:
-        """See `ExpertBank.compute`."""
+    def compute(
+        self,
+        layer: int,
+        moe_input: FloatArray,
+        router_logits: FloatArray,
+        next_router_logits: FloatArray | None = None,
+    ) -> FloatArray:
+        """See `ExpertBank.compute`; reads nothing ahead."""
         start_ns, waited_ns = perf_counter_ns(), self._counts["flash_wait_ns"]
         if not np.isfinite(router_logits).all():
             raise not_finite(self._path, layer, "a router logit is not finite")

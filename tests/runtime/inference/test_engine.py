@@ -307,7 +307,7 @@ class Budgets(NumpyExperts):
         super().set_budget(budget_bytes)
         self.set.append(budget_bytes)
 
-    def compute(self, layer, moe_input, router_logits):
+    def compute(self, layer, moe_input, router_logits, next_router_logits=None):
         self.while_computing.add(self.statistics().budget_bytes)
         return super().compute(layer, moe_input, router_logits)
 

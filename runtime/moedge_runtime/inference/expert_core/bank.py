@@ -51,7 +51,7 @@ class NativeExperts:
         readers: Threads that read, 1 to 64.
         max_tokens: Most tokens of one call into the core; more are cut.
         direct: Bypass the page cache where the file system can.
-        prefetch: Read ahead into the next layer while a prefill leaves the flash idle.
+        prefetch: Read ahead into the next layer while a call leaves the flash idle.
         isa: Instruction set, one of `library.INSTRUCTION_SETS`; None for the processor's best.
 
     Raises:
@@ -122,11 +122,22 @@ class NativeExperts:
             name: bytes = self._library.moedge_core_isa(self._opened())
         return name.decode()
 
-    def compute(self, layer: int, moe_input: FloatArray, router_logits: FloatArray) -> FloatArray:
+    def compute(
+        self,
+        layer: int,
+        moe_input: FloatArray,
+        router_logits: FloatArray,
+        next_router_logits: FloatArray | None = None,
+    ) -> FloatArray:
         """See `ExpertBank.compute`; other Python threads run meanwhile."""
         inputs = np.ascontiguousarray(moe_input, np.float32)
         logits = np.ascontiguousarray(router_logits, np.float32)
         tokens = inputs.shape[0]
+        following: FloatArray | None = None
+        if next_router_logits is not None and tokens == 1 and layer + 1 in self._position:
+            following = np.ascontiguousarray(next_router_logits, np.float32)
+            if following.shape != (1, self._experts):
+                raise ValueError(f"next_router_logits {following.shape} are to be [1, {self._experts}]")
         if inputs.shape != (tokens, self._hidden_size) or logits.shape != (tokens, self._experts):
             raise ValueError(
                 f"moe_input {inputs.shape} and router_logits {logits.shape} are to be "
@@ -144,6 +155,7 @@ class NativeExperts:
                     min(self._max_tokens, tokens - begin),
                     inputs[begin:].ctypes.data,
                     logits[begin:].ctypes.data,
+                    None if following is None else following.ctypes.data,
                     result[begin:].ctypes.data,
                     ctypes.byref(error),
                 )

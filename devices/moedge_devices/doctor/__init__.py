@@ -1,0 +1,1 @@
+"""Checks the board that it runs on, and measures it."""
