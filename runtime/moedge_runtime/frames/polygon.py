@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
@@ -108,13 +108,43 @@ def overlaps(polygon: Polygon, box: Box) -> bool:
 def covered(polygon: Polygon, height: int, width: int) -> npt.NDArray[np.bool_]:
     """Which pixels of a picture `polygon` touches, bool [height, width].
 
-    Never too few: every pixel that it covers in part is among them, and some within two pixels of its edge.
+    Never too few: every pixel that it covers in part is among them, and so are their neighbours, into which a video
+    codec's coarser planes of colour may have carried what is inside.
     """
-    picture = Image.new("L", (width, height))
-    corners = [(x * width, y * height) for x, y in polygon]
-    # Pillow rounds corners and edges to whole pixels; the margin of one pixel makes up for that.
-    ImageDraw.Draw(picture).polygon(corners, fill=255, outline=255)
-    return np.asarray(picture.filter(ImageFilter.MaxFilter(3))) > 0
+    corners = np.array(polygon) * (width, height)
+    pixels = np.zeros((height, width + 1), bool)
+    for begin, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        _toggle_behind(pixels, begin, end)
+    pixels = np.logical_xor.accumulate(pixels, axis=1)[:, :width]
+    for begin, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        _mark_passed(pixels, begin, end)
+    grown = Image.fromarray(pixels.view(np.uint8)).filter(ImageFilter.MaxFilter(3))
+    return np.asarray(grown).astype(bool)
+
+
+def _toggle_behind(pixels: npt.NDArray[np.bool_], begin: npt.NDArray[Any], end: npt.NDArray[Any]) -> None:
+    """Toggle in each row the first pixel whose centre has the side on its left: even-odd rule, at the centres."""
+    (x0, y0), (x1, y1) = begin, end
+    height, width = pixels.shape[0], pixels.shape[1] - 1
+    centres = np.arange(height) + 0.5
+    rows = np.flatnonzero((y0 <= centres) != (y1 <= centres))
+    at = x0 + (centres[rows] - y0) / (y1 - y0) * (x1 - x0) if rows.size else centres[rows]
+    columns = np.clip(np.ceil(at - 0.5), 0, width).astype(np.intp)
+    pixels[rows, columns] ^= True
+
+
+def _mark_passed(pixels: npt.NDArray[np.bool_], begin: npt.NDArray[Any], end: npt.NDArray[Any]) -> None:
+    """Mark the pixels that the side passes through: between two lines of the grid it is in one pixel."""
+    cuts = [np.array([0.0, 1.0])]
+    for first, last in zip(begin, end, strict=True):
+        low, high = sorted((first, last))
+        lines = np.arange(np.ceil(low), np.floor(high) + 1)
+        if first != last:
+            cuts.append((lines - first) / (last - first))
+    steps = np.unique(np.concatenate(cuts))
+    middles = (steps[:-1] + steps[1:])[:, None] / 2
+    columns, rows = (begin + middles * (end - begin)).astype(np.intp).T
+    pixels[rows.clip(0, pixels.shape[0] - 1), columns.clip(0, pixels.shape[1] - 1)] = True
 
 
 def _span(begin: float, end: float, length: int) -> slice:

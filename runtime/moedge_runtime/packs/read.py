@@ -20,7 +20,7 @@ class TestFrame:
     Attributes:
         path: A PNG.
         at_s: Camera time at which it comes, in seconds.
-        gate: What the gate says to it: the trigger, or why it is skipped.
+        gate: What the gate says to it: a trigger, `no_motion`, or `wait` if it comes within the interval.
         answer: What a right answer says; None if nobody asks.
     """
 
