@@ -113,6 +113,8 @@ class Watcher:
     def take(self, frame: Frame, condition: Condition | None) -> bool:
         """See FrameTaker."""
         self._jobs.drop_stale()
+        if self._lossless and any(watch.alert for watch in self._watches):
+            self.drain()  # whether this frame is asked about may depend on the answer to the one before
         verdicts = self._gate.decide(frame, condition, self._clock_synced())
         reason = frame_reason(verdicts)
         if reason is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Polygon = tuple[Point, ...]
 
 MAX_CORNERS = 64
 MIN_AREA = 1e-6
-"""Of the picture: a tenth of a pixel of 640x480."""
+"""Of the picture: a third of a pixel of 640x480."""
 
 _FORM = "write corners as [[x, y], [x, y], ...] or 'x,y,x,y,...', fractions of width and height from 0 to 1"
 
@@ -52,7 +52,7 @@ def parse_polygon(value: Any) -> Polygon:
     for x, y in points:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise ValueError(f"the corner ({x:g}, {y:g}) is outside the picture; {_FORM}")
-    if abs(area(points)) < MIN_AREA:
+    if sum(abs(_turn(points[0], a, b)) for a, b in pairwise(points[1:])) / 2 < MIN_AREA:
         raise ValueError("the polygon covers nothing; its corners are on one line")
     crossing = _crossing(points)
     if crossing is not None:
@@ -77,12 +77,6 @@ def parse_box(value: Any) -> Box:
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ValueError(f"left must be less than right and top less than bottom; {form}")
     return Box(left, top, right, bottom)
-
-
-def area(points: Sequence[Point]) -> float:
-    """Signed area by the shoelace formula."""
-    following = [*points[1:], points[0]]
-    return sum(x * b - a * y for (x, y), (a, b) in zip(points, following, strict=True)) / 2
 
 
 def bounds(polygons: Sequence[Polygon]) -> Box:

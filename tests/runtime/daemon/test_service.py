@@ -343,7 +343,7 @@ def test_a_realtime_camera_keeps_only_its_newest_frame_for_a_slow_model(
     assert second["frame"]["index"] >= newest_waiting, "the model goes on with the newest frame"
     counts = while_held["watches"]["slow"]
     assert (counts["answered"], counts["failed"]) == (0, 0)
-    assert counts["due"] - counts["dropped"] == 2, "one is under way, one waits"
+    assert counts["due"] - counts["dropped"] in (2, 3), "one is under way, one waits, one may just be taking its place"
 
 
 def health_with(listener: Listener, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

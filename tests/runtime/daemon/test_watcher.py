@@ -59,7 +59,7 @@ def test_the_model_s_time_is_shared_equally_however_long_the_answers_are(monkeyp
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.floats(0.2, 15.0), min_size=2, max_size=6))
+@given(st.lists(st.floats(1.0, 15.0), min_size=2, max_size=6))
 def test_served_times_stay_within_two_answers_of_each_other(
     monkeypatch: pytest.MonkeyPatch, answers_s: list[float]
 ) -> None:

@@ -64,7 +64,7 @@ def test_a_thousand_random_masks_leak_no_pixel_to_model_motion_snapshot_or_spool
     rng = np.random.default_rng(20261126)
     hidden_pixels = leaked = different = 0
     for case in range(CASES):
-        height, width = (int(length) for length in rng.integers(24, 90, 2))
+        height, width = (int(length) for length in rng.integers(20, 64, 2))
         masks = [random_polygon(rng) for _ in range(rng.integers(1, 4))]
         crop = WHOLE if case % 3 else Box(*rng.uniform(0, 0.4, 2), *rng.uniform(0.6, 1.0, 2))
         hidden = np.logical_or.reduce([touched(mask, height, width) for mask in masks])
@@ -81,7 +81,7 @@ def test_a_thousand_random_masks_leak_no_pixel_to_model_motion_snapshot_or_spool
         assert snapshot(seen) == snapshot(seen_too), "snapshot, and what a spool gets of it"
         assert seen.base is None and not np.shares_memory(seen, one), "the whole picture cannot be reached"
     assert leaked == 0
-    assert hidden_pixels > 300_000
+    assert hidden_pixels > 150_000
     assert different > 0.95 * CASES, "nearly every mask had something to hide"
 
 
