@@ -161,3 +161,12 @@ def test_a_time_zone_that_nobody_knows_is_refused(tmp_path: Path) -> None:
 def test_everything_wrong_is_told_together(tmp_path: Path) -> None:
     text = refusal(tmp_path, {"masks": ["0,0"], "crop": [1]}, {"zones": ["x"], "freshness": 0})
     assert " has 4 errors:" in text
+
+
+def test_the_example_of_four_cameras_is_valid(tmp_path: Path) -> None:
+    example = Path(__file__).parents[3] / "examples/four_cameras/moedge.yaml"
+    environment = dict.fromkeys(("BUNDLE", "VIDEO", "COMMAND"), "x")
+    addresses = {"BROKER_URL": "mqtt://h", "RTSP_URL": "rtsp://h/s", "HTTP_URL": "http://h/s"}
+    config = load_config(example, environment | addresses)
+    assert [camera.source.partition(":")[0] for camera in config.cameras.values()] == ["rtsp", "http", "file", "exec"]
+    assert {watch.camera for watch in config.watches} == set(config.cameras)
