@@ -166,8 +166,8 @@ class CameraConfig(Frozen):
     """Live cameras: the very same picture for so long is reported; never to leave that out."""
     black_after: CheckDelay = 10.0
     """Live cameras: black pictures for so long are reported; never to leave that out."""
-    masks: tuple[PolygonValue, ...] = ()
-    """Polygons that are painted black before anything else sees a frame."""
+    masks: Annotated[tuple[PolygonValue, ...], Field(max_length=32)] = ()
+    """Polygons, 32 at most, that are painted black before anything else sees a frame."""
     crop: BoxValue = WHOLE
     """[left, top, right, bottom] of the part of the picture that is used; the rest is cut off."""
     zones: dict[Identifier, PolygonValue] = {}  # noqa: RUF012 (pydantic copies it)

@@ -90,7 +90,7 @@ class Agenda:
     1. a request, in their order; but no two of them in a row while a watch of the class HIGH waits,
     2. a watch of the highest class that waits,
     3. of these, one of the camera that the model has served the shortest time, by seconds and not by answers. A camera
-       that had nothing waiting gets no credit for that: it begins where the camera is that was served last,
+       that had nothing waiting gets no credit for that: it begins where the camera is that was last served in its class,
     4. of these, the one that has waited the longest.
     """
 
@@ -99,7 +99,7 @@ class Agenda:
         self._watches: dict[str, Job] = {}
         self._running: Job | None = None
         self._served_s: dict[str, float] = {}
-        self._level_s = 0.0
+        self._level_s = dict.fromkeys(Priority, 0.0)
         self._request_was_last = False
 
     def add_watches(self, jobs: Sequence[Job]) -> list[Job]:
@@ -108,7 +108,8 @@ class Agenda:
         for job in jobs:
             assert job.watch is not None
             if not self.busy_with(job.camera):
-                self._served_s[job.camera] = max(self._served_s.get(job.camera, 0.0), self._level_s)
+                level_s = self._level_s[job.priority]
+                self._served_s[job.camera] = max(self._served_s.get(job.camera, 0.0), level_s)
             if job.watch in self._watches:
                 replaced.append(self._watches[job.watch])
             self._watches[job.watch] = job
@@ -136,7 +137,7 @@ class Agenda:
             self._request_was_last = True
         elif watch is not None and watch.watch is not None:
             self._running = self._watches.pop(watch.watch)
-            self._level_s = max(self._level_s, self._served_s[watch.camera])
+            self._level_s[watch.priority] = max(self._level_s[watch.priority], self._served_s[watch.camera])
             self._request_was_last = False
         else:
             return None

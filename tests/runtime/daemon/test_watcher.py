@@ -88,6 +88,15 @@ def test_a_camera_that_was_quiet_gets_no_credit_for_it(monkeypatch: pytest.Monke
     assert simulation.counts()[2].answered == 4
 
 
+def test_what_a_higher_class_was_served_is_no_debt_of_a_lower_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    alerts = Plan(1.0, 0.8, priority=Priority.HIGH)
+    simulation = Simulation([alerts, Plan(0.05, 0.1), Plan(0.5, 1.0, rules=(WatchRule(200.0),))], monkeypatch)
+    simulation.run(1010.0)
+    delays_s = [at_s % 200.0 for at_s, camera in simulation.answers if camera == "2"]
+    assert len(delays_s) == 6
+    assert max(delays_s) < 5.0, "the third does not wait until the second has been served as long as the first"
+
+
 def test_higher_classes_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     cameras = [
         Plan(1.0, 2.0, priority=Priority.LOW),
