@@ -90,7 +90,7 @@ class Agenda:
     1. a request, in their order; but no two of them in a row while a watch of the class HIGH waits,
     2. a watch of the highest class that waits,
     3. of these, one of the camera that the model has served the shortest time, by seconds and not by answers. A camera
-       that had nothing waiting gets no credit for that: it begins where the camera is that was last served in its class,
+       that had nothing waiting gets no credit for that: it begins where the one is that was served last in its class,
     4. of these, the one that has waited the longest.
     """
 
