@@ -111,7 +111,8 @@ def run(command: list[str], environment: dict[str, str], address: Any, seconds: 
     say("camera_failures", states["offline"] + states["stalled"], "states", 0)
     warm = next((size for at_s, size in memory if at_s >= WARM_UP * seconds), memory[-1][1])
     growth = max(size for at_s, size in memory if at_s >= WARM_UP * seconds) / warm - 1
-    say("resident_memory_growth", round(growth, 4), "share", MAX_GROWTH, rss_bytes=memory[-1][1])
+    curve = [size for _, size in memory[:: max(1, len(memory) // 10)]]
+    say("resident_memory_growth", round(growth, 4), "share", MAX_GROWTH, rss_bytes=curve)
     for name, counts in health["cameras"].items():
         print(json.dumps({"name": f"camera_{name}", "value": counts["frames"], "unit": "frames", **counts}))
     print(json.dumps({"name": "events", "value": statuses.total(), "unit": "events", **statuses}), flush=True)
