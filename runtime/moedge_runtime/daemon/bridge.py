@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from moedge_runtime import __version__
 from moedge_runtime.bundle import Bundle
@@ -14,16 +14,20 @@ from moedge_runtime.config.schema import config_schema
 from moedge_runtime.daemon.answers import answer_payload, error_info, precision_of
 from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes, utc_now
 from moedge_runtime.daemon.counters import WatchCounters
+from moedge_runtime.daemon.events import alert_payload, answered_event, dropped_event, pending_event
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.reader import CameraReader, State
-from moedge_runtime.daemon.schedule import Job, Result
+from moedge_runtime.daemon.schedule import DropReason, Job, Result
+from moedge_runtime.daemon.watcher import AlertNote, Watcher
 from moedge_runtime.errors import CameraError
+from moedge_runtime.frames.ledger import FrameCounts
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.client import MqttClient, Presence
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
 from moedge_runtime.mqtt.outbox import MAX_QUEUED
 from moedge_runtime.mqtt.payloads import (
+    AlertPayload,
     AnswerModel,
     AnswerPayload,
     CameraHealth,
@@ -31,6 +35,7 @@ from moedge_runtime.mqtt.payloads import (
     DeviceHealth,
     DeviceInfo,
     DeviceStatus,
+    EventPayload,
     ModelInfo,
     MqttHealth,
 )
@@ -39,7 +44,7 @@ from moedge_runtime.mqtt.topics import Topics
 MANIFEST = "manifest.json"
 
 PAUSE_MESSAGES = MAX_QUEUED // 2
-"""Cameras that lose no frame pause while so many answers wait for the broker; requests and realtime cameras go on."""
+"""Cameras that lose no frame pause while so many messages wait for the broker; requests and realtime cameras go on."""
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +62,7 @@ class Bridge:
         topics: The device's topic tree.
         client: The MQTT client.
         readers: Cameras that run, by name; filled by the daemon before `start`.
+        watchers: What counts their frames, likewise.
         on_request: Set by the daemon before `start`.
     """
 
@@ -66,6 +72,7 @@ class Bridge:
         self._identifiers = Ulids()
         self._counters = WatchCounters(watch.name for watch in config.watches)
         self.readers: Mapping[str, CameraReader] = {}
+        self.watchers: Mapping[str, Watcher] = {}
         self.topics = Topics(config.mqtt.base_topic, config.device)
         self.on_request: Callable[[Received], None] = lambda message: None
         self._info = self._describe()
@@ -90,6 +97,13 @@ class Bridge:
                 self.camera_state(name, "connecting", starting)
             else:
                 self.camera_state(name, "disabled", None)
+        for watch in self._config.watches:
+            if watch.alert is not None:
+                self._publish_alert(
+                    watch.camera,
+                    watch.name,
+                    AlertPayload(state="unknown", since=self._started_at, clock_synced=clock_synced()),
+                )
         self.publish_health()
         self.client.start()
 
@@ -98,33 +112,58 @@ class Bridge:
         payload = CameraStatus(state=state, reason=error_info(reason) if reason else None)
         self.client.publish(Message(self.topics.camera_status(camera), payload.encode(), retain=True))
 
-    def watches_due(self, due: Sequence[str], skipped: Sequence[str]) -> None:
-        """Count watches that came due, and frames that were replaced before their turn."""
-        self._counters.due(due, skipped)
+    def new_identifier(self) -> str:
+        """For an event."""
+        return self._identifiers.next()
+
+    def pending(self, job: Job) -> None:
+        """A watch asks; see Announcer."""
+        self._counters.due(job.watch or "")
+        if self.client.connected:  # old news when the broker is back: the end of the event says all of it
+            self._publish_event(job, pending_event(job, at=utc_now(), synced=clock_synced()))
+
+    def dropped(self, job: Job, reason: DropReason) -> None:
+        """There will be no answer; see Announcer."""
+        event = dropped_event(job, reason, at=utc_now(), synced=clock_synced())
+        self._counters.ended(event.watch, event.status)
+        self._publish_event(job, event)
+
+    def answered(self, job: Job, result: Result, alert: AlertNote | None) -> None:
+        """The model has answered a watch, or failed: publish its answer and what follows of it; see Announcer."""
+        answer = self.answer(job, result)
+        event = answered_event(job, result, alert, at=answer.answered_at, synced=answer.clock_synced)
+        self._counters.ended(event.watch, event.status)
+        encoded = answer.encode()
+        self.client.publish(Message(self.topics.answer(job.camera), encoded))
+        self.client.publish(Message(self.topics.last_answer(job.camera), encoded, retain=True))
+        self._publish_event(job, event)
+        if event.alert is not None and event.alert.changed:
+            log.warning("%s/%s: the alert is %s.", job.camera, event.watch, event.alert.state)
+            self._publish_alert(job.camera, event.watch, alert_payload(event))
 
     def answer(self, job: Job, result: Result) -> AnswerPayload:
-        """Make, count and log the answer to `job`; does not publish it."""
+        """Make and log the answer to `job`; does not publish it."""
         payload = answer_payload(
             job,
             result,
-            identifier=self._identifiers.next(),
+            identifier=job.identifier or self._identifiers.next(),
             answered_at=utc_now(),
             synced=clock_synced(),
             model=self._answer_model,
         )
-        self._counters.answered(job.watch, ok=payload.status == "ok")
         name = f"{job.camera}/{job.watch or 'request'}"
         if payload.error is None:
+            self._counters.answered()
             log.info("%s: %s (%.1f s)", name, one_line(payload.text), result.ended_s - result.began_s)
         else:
             log.error("%s: %s", name, one_line(payload.error.message))
         return payload
 
-    def deliver(self, job: Job, result: Result) -> None:
-        """Publish the answer to a watch, and its retained copy."""
-        encoded = self.answer(job, result).encode()
-        self.client.publish(Message(self.topics.answer(job.camera), encoded))
-        self.client.publish(Message(self.topics.last_answer(job.camera), encoded, retain=True))
+    def _publish_event(self, job: Job, event: EventPayload) -> None:
+        self.client.publish(Message(self.topics.event(job.camera), event.encode()))
+
+    def _publish_alert(self, camera: str, watch: str, alert: AlertPayload) -> None:
+        self.client.publish(Message(self.topics.alert(camera, watch), alert.encode(), retain=True))
 
     def publish_health(self) -> None:
         """Publish the counters."""
@@ -158,11 +197,19 @@ class Bridge:
         )
 
     def _camera_health(self, name: str) -> CameraHealth:
-        reader = self.readers.get(name)
-        if reader is None:
-            state: State = "connecting" if self._config.cameras[name].enabled else "disabled"
-            return CameraHealth(state=state, frames=0, last_frame_age_s=None)
-        return CameraHealth(state=reader.state, frames=reader.frames, last_frame_age_s=reader.last_frame_age_s())
+        reader, watcher = self.readers.get(name), self.watchers.get(name)
+        state: State = "connecting" if self._config.cameras[name].enabled else "disabled"
+        counts = watcher.counts() if watcher else FrameCounts()
+        return CameraHealth(
+            state=reader.state if reader else state,
+            frames=counts.seen,
+            skipped=counts.skipped,
+            answered=counts.answered,
+            dropped=counts.dropped,
+            waiting=counts.waiting,
+            reasons=counts.reasons,
+            last_frame_age_s=reader.last_frame_age_s() if reader else None,
+        )
 
     def _describe(self) -> DeviceInfo:
         manifest = self._bundle.manifest

@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable
 
 from moedge_runtime.bundle import Bundle, verify_bundle
-from moedge_runtime.config import CameraConfig, Config, ModelConfig, WatchConfig
+from moedge_runtime.config import CameraConfig, Config, ModelConfig
 from moedge_runtime.config.camera import without_credentials
 from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.bridge import Bridge
-from moedge_runtime.daemon.cameras import check_of, open_camera, policy_of
+from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy_of, preparation_of, watch_of
+from moedge_runtime.daemon.clock import clock_synced
 from moedge_runtime.daemon.job_queue import JobQueue
-from moedge_runtime.daemon.preflight import check_config, question_of
-from moedge_runtime.daemon.reader import CameraReader, Watch
+from moedge_runtime.daemon.preflight import check_config
+from moedge_runtime.daemon.reader import CameraReader
 from moedge_runtime.daemon.request_handler import RequestHandler
+from moedge_runtime.daemon.watcher import Watcher
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.mqtt.address import BrokerAddress, parse_broker_url
 from moedge_runtime.mqtt.broker import EmbeddedBroker
@@ -106,10 +108,10 @@ class Daemon:
 
     def _serve(self, bundle: Bundle, answerer: Answerer, address: BrokerAddress) -> int:
         bridge = Bridge(self._config, bundle, address, self._jobs)
-        readers = {
-            name: self._reader(name, camera, bridge) for name, camera in self._config.cameras.items() if camera.enabled
-        }
-        bridge.readers = readers
+        cameras = {name: camera for name, camera in self._config.cameras.items() if camera.enabled}
+        watchers = {name: self._watcher(name, camera, bridge) for name, camera in cameras.items()}
+        readers = {name: self._reader(name, camera, watchers[name], bridge) for name, camera in cameras.items()}
+        bridge.readers, bridge.watchers = readers, watchers
         handler = RequestHandler(
             bridge.topics,
             self._jobs,
@@ -133,7 +135,8 @@ class Daemon:
         undelivered = bridge.client.backlog()[0]
         if undelivered:
             log.error(
-                "Answers or responses that no broker has acknowledged are lost: %d. Check the broker.", undelivered
+                "Answers, events or responses that no broker has acknowledged are lost: %d. Check the broker.",
+                undelivered,
             )
         failed = any(reader.failed for reader in readers.values())
         return 1 if undelivered or (done and failed) else 0
@@ -171,19 +174,30 @@ class Daemon:
         if not bridge.client.close(FAREWELL_S):
             log.error("The broker did not confirm the status 'stopped'.")
 
-    def _reader(self, name: str, camera: CameraConfig, bridge: Bridge) -> CameraReader:
-        watches = [_watch(watch) for watch in self._config.watches if watch.camera == name]
+    def _watcher(self, name: str, camera: CameraConfig, bridge: Bridge) -> Watcher:
+        watches = [watch for watch in self._config.watches if watch.camera == name]
+        return Watcher(
+            name,
+            [watch_of(camera, watch) for watch in watches],
+            gate_of(camera, watches, self._config.time),
+            self._jobs,
+            bridge,
+            lossless=policy_of(camera, gives_up=self._exit_when_done).lossless,
+            new_identifier=bridge.new_identifier,
+            clock_synced=clock_synced,
+        )
+
+    def _reader(self, name: str, camera: CameraConfig, watcher: Watcher, bridge: Bridge) -> CameraReader:
+        intervals_s = [watch.interval for watch in self._config.watches if watch.camera == name]
+        preparation = preparation_of(camera)
         return CameraReader(
             name,
             without_credentials(camera.source),
-            lambda: open_camera(camera, [watch.interval_s for watch in watches]),
-            watches,
-            self._jobs,
+            lambda: open_camera(camera, intervals_s, preparation),
+            watcher,
             policy=policy_of(camera, gives_up=self._exit_when_done),
-            check=check_of(camera),
-            deliver=bridge.deliver,
+            check=check_of(camera, preparation),
             on_state=bridge.camera_state,
-            on_due=bridge.watches_due,
             on_end=self._wake.set,
         )
 
@@ -206,7 +220,3 @@ def open_bundle(config: ModelConfig, verify: bool | None = None) -> Bundle:
 def _embedded_broker(config: Config) -> EmbeddedBroker | None:
     embedded = config.mqtt.embedded
     return EmbeddedBroker(embedded.host, embedded.port) if embedded else None
-
-
-def _watch(config: WatchConfig) -> Watch:
-    return Watch(config.name, question_of(config), config.interval, config.publish_reasoning)

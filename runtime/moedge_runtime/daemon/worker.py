@@ -63,6 +63,7 @@ class Worker:
             )
         if isinstance(outcome, Reply) and outcome.finish_reason == "cancelled":
             log.info("Cancelled the answer that was under way for camera '%s'.", job.camera)
+            job.drop(job, "stopping")
             return
         job.deliver(job, Result(outcome, began_s, time.monotonic()))
 

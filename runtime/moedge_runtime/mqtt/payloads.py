@@ -108,6 +108,8 @@ class AnswerPayload(Payload):
     camera: str
     watch: str | None
     """null for an answer to a request."""
+    zones: list[str] = []
+    """Of the event: where something moved, or what the watch looks at."""
     question: str
     schema_id: str | None = None
     """`$id` of the JSON Schema, or sha256- and the first 12 digits of its digest; null without one."""
@@ -127,6 +129,57 @@ class AnswerPayload(Payload):
     timing: AnswerTiming | None = None
     tokens: AnswerTokens | None = None
     frame: AnswerFrame
+
+
+EventStatus = Literal["pending", "answered", "late", "dropped", "failed"]
+
+
+class EventAlert(Payload):
+    """The alert of a watch, as of an answer."""
+
+    state: Literal["on", "off", "unknown"]
+    changed: bool
+    """By this answer."""
+
+
+class EventPayload(Payload):
+    """`<base>/<device>/<camera>/event`: a watch asks, and what became of it, under one id."""
+
+    id: str
+    """ULID; the answer has the same."""
+    type: Literal["new", "end"]
+    status: EventStatus
+    """pending with new; any other with end."""
+    reason: ErrorInfo | None = None
+    """Why there is no answer, or why it is late."""
+    camera: str
+    watch: str
+    trigger: Literal["interval", "motion", "refresh"]
+    """It is time, something moved, or nothing did for so long."""
+    zones: list[str]
+    """In which something moved; for another trigger, those that the watch looks at."""
+    captured_at: Timestamp
+    at: Timestamp
+    clock_synced: bool | None
+    replayed: bool = False
+    text: str | None = None
+    data: Any = None
+    alert: EventAlert | None = None
+    """null if the watch has none."""
+    frame: AnswerFrame
+
+
+class AlertPayload(Payload):
+    """`<base>/<device>/<camera>/alert/<watch>`."""
+
+    state: Literal["on", "off", "unknown"]
+    """unknown from the start to the first answer that says something."""
+    since: Timestamp
+    clock_synced: bool | None
+    id: str | None = None
+    """Of the event whose answer has changed it."""
+    data: Any = None
+    """Of that answer."""
 
 
 class ModelInfo(Payload):
@@ -158,17 +211,30 @@ class CameraHealth(Payload):
 
     state: CameraState
     frames: int
+    """Given by the camera; = skipped + answered + dropped + waiting."""
+    skipped: int
+    """No watch asked about them."""
+    answered: int
+    """At least one watch that asked got an answer."""
+    dropped: int
+    """Watches asked, and none got an answer."""
+    waiting: int
+    """For the model, or being answered."""
+    reasons: dict[str, int]
+    """Why frames were skipped or dropped, one reason each."""
     last_frame_age_s: Seconds | None
 
 
 class WatchHealth(Payload):
-    """A watch in `health`; due = answered + failed + skipped + what is waiting."""
+    """A watch in `health`; due = answered + failed + dropped + what is waiting."""
 
     due: int
     answered: int
+    late: int
+    """Of the answered ones: later than `freshness`."""
     failed: int
-    skipped: int
-    """Replaced by a newer frame before its turn."""
+    dropped: int
+    """Replaced by a newer frame, or too old before their turn."""
 
 
 class MqttHealth(Payload):

@@ -55,6 +55,14 @@ class Topics:
         """Retained copy of the newest answer."""
         return f"{self.root}/{camera}/answer/last"
 
+    def event(self, camera: str) -> str:
+        """What a camera's watches ask, at once, and what became of it; not retained."""
+        return f"{self.root}/{camera}/event"
+
+    def alert(self, camera: str, watch: str) -> str:
+        """Retained: whether the alert of a watch is on."""
+        return f"{self.root}/{camera}/alert/{watch}"
+
     @property
     def requests(self) -> str:
         """Filter that every request matches."""

@@ -255,7 +255,7 @@ values = st.recursive(
     max_leaves=6,
 )
 sections = st.sampled_from(
-    ["version", "device", "model", "mqtt", "cameras", "watches", "health", "log", "exit_when_done"]
+    ["version", "device", "model", "mqtt", "cameras", "watches", "health", "log", "time", "exit_when_done"]
 )
 inside = st.sampled_from(sorted({path.rpartition(".")[2] for path in keys(config_schema())}))
 

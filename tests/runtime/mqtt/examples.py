@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 from moedge_runtime.mqtt.payloads import (
+    AlertPayload,
     AnswerFrame,
     AnswerModel,
     AnswerPayload,
@@ -16,6 +17,8 @@ from moedge_runtime.mqtt.payloads import (
     DeviceInfo,
     DeviceStatus,
     ErrorInfo,
+    EventAlert,
+    EventPayload,
     ModelInfo,
     MqttHealth,
     Payload,
@@ -30,6 +33,7 @@ ANSWER = AnswerPayload(
     status="ok",
     camera="panel",
     watch="level",
+    zones=["display"],
     question="Which number does the display show, and is the red lamp on?",
     schema_id="sha256-3f1c0ab2d94e",
     captured_at=CAPTURED,
@@ -61,6 +65,20 @@ FAILED = ANSWER.model_copy(
     }
 )
 
+PENDING = EventPayload(
+    id=ANSWER.id,
+    type="new",
+    status="pending",
+    camera="panel",
+    watch="level",
+    trigger="motion",
+    zones=["display"],
+    captured_at=CAPTURED,
+    at=CAPTURED + timedelta(seconds=0.008),
+    clock_synced=True,
+    frame=ANSWER.frame,
+)
+
 EXAMPLES: dict[str, Payload] = {
     "status_online": DeviceStatus(state="online"),
     "status_stopped": DeviceStatus(state="stopped"),
@@ -76,6 +94,36 @@ EXAMPLES: dict[str, Payload] = {
     ),
     "answer": ANSWER,
     "answer_error": FAILED,
+    "event_pending": PENDING,
+    "event_answered": PENDING.model_copy(
+        update={
+            "type": "end",
+            "status": "answered",
+            "at": ANSWER.answered_at,
+            "text": ANSWER.text,
+            "data": ANSWER.data,
+            "alert": EventAlert(state="off", changed=False),
+        }
+    ),
+    "event_dropped": PENDING.model_copy(
+        update={
+            "type": "end",
+            "status": "dropped",
+            "at": CAPTURED + timedelta(seconds=5.008),
+            "reason": ErrorInfo(
+                key="event.replaced",
+                message="A newer frame took its place before the model was free. Ask less often, or about fewer "
+                "things.",
+            ),
+        }
+    ),
+    "alert": AlertPayload(
+        state="on",
+        since=ANSWER.answered_at,
+        clock_synced=True,
+        id=ANSWER.id,
+        data={"reading": "42.5", "red": True},
+    ),
     "info": DeviceInfo(
         device="panel-01",
         version="0.1.0",
@@ -97,14 +145,27 @@ EXAMPLES: dict[str, Payload] = {
         rss_bytes=6_442_450_944,
         clock_synced=True,
         last_answer_age_s=1.25,
-        cameras={"panel": CameraHealth(state="online", frames=1261, last_frame_age_s=0.031)},
-        watches={"level": WatchHealth(due=60, answered=58, failed=1, skipped=0)},
+        cameras={
+            "panel": CameraHealth(
+                state="online",
+                frames=1261,
+                skipped=1201,
+                answered=57,
+                dropped=2,
+                waiting=1,
+                reasons={"failed": 1, "interval": 52, "no_motion": 1149, "replaced": 1},
+                last_frame_age_s=0.031,
+            )
+        },
+        watches={"level": WatchHealth(due=60, answered=57, late=0, failed=1, dropped=1)},
         requests_waiting=0,
         mqtt=MqttHealth(connected=True, connects=1, published=121, received=2, queued=0, dropped=0),
     ),
     "response_ask": Response(
         status="ok",
-        data=ANSWER.model_copy(update={"watch": None, "id": "01KAR423C0QJ5M8N2P4R6S8T0V"}).model_dump(mode="json"),
+        data=ANSWER.model_copy(update={"watch": None, "zones": [], "id": "01KAR423C0QJ5M8N2P4R6S8T0V"}).model_dump(
+            mode="json"
+        ),
         transaction="a-17",
     ),
     "response_error": Response(
