@@ -136,7 +136,8 @@ def test_tls_with_a_certificate_on_both_sides(tmp_path: Path) -> None:
         session.close()
         error = refusal(Connection(address))
         assert re.fullmatch(
-            rf"TLS with broker {address} failed: .*certificate.*\. Check ca, cert, key and this board's clock\.",
+            rf"TLS with broker {address} failed: .*certificate.*\. Check ca, cert, key and this board's clock "
+            r"\(it says 20\d\d-\d\d-\d\d\)\.",
             str(error),
         )
         assert error.key == "broker.tls"
