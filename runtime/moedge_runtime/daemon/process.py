@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from moedge_runtime.config import Config
-from moedge_runtime.daemon.service import Daemon, OpenAnswerer
+from moedge_runtime.daemon.service import Daemon
+from moedge_runtime.daemon.setup import OpenAnswerer
 
 EXIT_FORCED = 130
 """After the second signal."""
@@ -31,7 +32,8 @@ def run_process(
 ) -> int:
     """Run the daemon in the main thread until it is done or told to stop by SIGTERM or SIGINT.
 
-    The first signal stops it in order, the second ends the process at once; the broker then publishes the will.
+    The first signal stops it in order, the second ends the process at once; the broker then publishes the will. After a
+    request to restart the process begins anew with the same command line, under the same process number.
 
     Returns:
         The exit code.
@@ -44,7 +46,7 @@ def run_process(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done, verify=verify)
+    daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done, verify=verify, log_level=log_level)
 
     def on_signal(number: int) -> None:
         if daemon.stopping:
@@ -54,6 +56,9 @@ def run_process(
 
     with _signals(on_signal):
         code = daemon.run()
+    if daemon.restart:
+        logging.shutdown()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if daemon.stuck:
         # A thread inside the model cannot be ended; everything that had to be said has been said.
         logging.shutdown()
