@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import Config
@@ -57,8 +59,12 @@ def prepare(command: Command, setup: Setup, *, exit_when_done: bool, verify: boo
         return None
 
 
-def apply(reload: Reload, setup: Setup) -> None:
-    """Change `setup`, then the file, or leave both as they are; the sender is told which. No job may run."""
+def apply(reload: Reload, setup: Setup) -> Callable[[], None]:
+    """Change `setup`, then the file, or leave both as they are. No job may run.
+
+    Returns:
+        What tells the sender which.
+    """
     before, bundle = setup.config, setup.bundle
     try:
         loaded = setup.change(reload.new.config, reload.bundle)
@@ -69,10 +75,9 @@ def apply(reload: Reload, setup: Setup) -> None:
             raise
     except MoedgeError as error:
         reload.new.discard()
-        _refuse(reload.command, error)
-        return
+        return partial(_refuse, reload.command, error)
     log.info("The configuration '%s' was taken over.", before.path)
-    reload.command.respond(ConfigResult(changed=True, model_loaded=loaded).model_dump())
+    return partial(reload.command.respond, ConfigResult(changed=True, model_loaded=loaded).model_dump())
 
 
 def keeps_status(before: Config, after: Config) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from moedge_runtime.config import CameraConfig, Config, WatchConfig
 from moedge_runtime.config.camera import without_credentials
@@ -152,11 +153,14 @@ class Daemon:
             self._await_delivery(bridge)
         self._take_down(handler, worker, readers)
         bridge.publish_health()
-        if self._reload is not None:
-            self._change(self._reload, setup)
+        tell = self._change(self._reload, setup) if self._reload is not None else _nothing
         stays = self._reload is not None and reload.keeps_status(config, setup.config)
+        if not stays:
+            tell()
         if not bridge.client.close(FAREWELL_S, farewell=not stays) and not stays:
             log.error("The broker did not confirm the status 'stopped'.")
+        if stays:
+            tell()  # over the next connection, so that whoever hears it can send the next request
         self._carried = bridge.client.rest()
         if self._reload is not None:
             return 0
@@ -168,20 +172,22 @@ class Daemon:
         failed = any(reader.failed for reader in readers.values())
         return 1 if undelivered or (done and failed) else 0
 
-    def _change(self, change: reload.Reload, setup: Setup) -> None:
-        """Take over a new configuration now that nothing runs; a model that does not end needs a new process."""
+    def _change(self, change: reload.Reload, setup: Setup) -> Callable[[], None]:
+        """Take over a new configuration now that nothing runs; a model that does not end needs a new process.
+
+        Returns:
+            What tells the sender.
+        """
         if not self.stuck:
-            reload.apply(change, setup)
-            return
+            return reload.apply(change, setup)
         change.new.discard()
-        change.command.respond(
-            RequestError(
-                "The model did not end its answer, so the daemon restarts with the configuration that it had. "
-                "Send the request again.",
-                key="request.stuck",
-            )
-        )
         self.restart, self._reload = True, None
+        error = RequestError(
+            "The model did not end its answer, so the daemon restarts with the configuration that it had. "
+            "Send the request again.",
+            key="request.stuck",
+        )
+        return lambda: change.command.respond(error)
 
     def _wait(self, bridge: Bridge, readers: dict[str, CameraReader], setup: Setup) -> None:
         """Publish health until asked to stop or to reload, or until all cameras have ended if that ends the daemon."""
@@ -249,3 +255,7 @@ class Daemon:
 
 def _watch(config: WatchConfig) -> Watch:
     return Watch(config.name, question_of(config), config.interval, config.publish_reasoning)
+
+
+def _nothing() -> None:
+    pass
