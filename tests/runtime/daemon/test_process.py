@@ -294,6 +294,44 @@ def test_answers_survive_kill_9_without_a_broker_and_come_once_each_with_their_t
     assert spool["error"] is None and spool["replayed"] >= len(old) and spool["damaged"] == 0
 
 
+@pytest.mark.parametrize("point", ["made", "queued", "sent", "acknowledged"])
+def test_kill_9_at_any_point_of_an_answer_makes_no_second_one_of_it(place: Path, bundle: Path, point: str) -> None:
+    broker = Mosquitto(place)
+    address = broker.start()
+    config = spooling(place, bundle, address.port)
+    with Listener(address, "t/d/panel/answer", "t/d/status") as listener:
+        with process(config, f"--die={point}") as daemon:
+            assert daemon.wait(DEADLINE_S) == -signal.SIGKILL
+        listener.message("t/d/status", "offline")
+        before = [json.loads(payload)["id"] for payload in listener.on("t/d/panel/answer")]
+        with process(config) as daemon:
+            listener.wait(lambda messages: len(listener.on("t/d/panel/answer")) > len(before) + 2, "new answers")
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(DEADLINE_S) == 0
+        identifiers = [json.loads(payload)["id"] for payload in listener.on("t/d/panel/answer")]
+    broker.stop()
+    expected = range(3, 20) if point == "acknowledged" else range(18, 21)
+    assert len(before) in expected, "an acknowledged answer has arrived; states are acknowledged too"
+    assert identifiers == sorted(set(identifiers)), "in order, each once"
+
+
+def test_kill_9_right_after_an_answer_was_kept_loses_none_of_them(place: Path, bundle: Path) -> None:
+    broker = Mosquitto(place)
+    config = spooling(place, bundle, broker.address.port)
+    with process(config, "--die=kept") as daemon:
+        assert daemon.wait(DEADLINE_S) == -signal.SIGKILL
+    address = broker.start()
+    with Listener(address, "t/d/panel/answer") as listener:
+        with process(config) as daemon:
+            listener.wait(lambda messages: b'"replayed":false' in b"".join(listener.on("t/d/panel/answer")), "the end")
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(DEADLINE_S) == 0
+        said = [json.loads(payload) for payload in listener.on("t/d/panel/answer")]
+    broker.stop()
+    assert sum(answer["replayed"] for answer in said) >= 20
+    assert [answer["id"] for answer in said] == sorted({answer["id"] for answer in said})
+
+
 def test_a_clean_end_without_a_broker_keeps_the_answers_and_exits_with_0(place: Path, bundle: Path) -> None:
     with process(spooling(place, bundle, free_port())) as daemon:
         daemon.wait_for_log("panel/number: fake answer")
