@@ -23,7 +23,7 @@ from runtime.daemon.fakes import FakeAnswerer
 
 
 class Death:
-    """Kills the process when `method` of `owner` is called for the twentieth time with an answer, or no message at all."""
+    """Kills the process when `method` is called for the twentieth time with an answer, or with no message at all."""
 
     def __init__(self, owner: type, method: str, *, after: bool) -> None:
         original, calls = getattr(owner, method), iter(range(19))

@@ -259,6 +259,7 @@ def test_answers_wait_on_the_disk_for_a_later_process_and_come_in_order_with_a_m
         second.publish(lasting(61))
         listener.message("d/answer", "61")
         assert second.close(DEADLINE_S)
+        listener.message("d/status", "stopped")
         heard = [(item.topic, item.payload) for item in listener.messages][:-1]
     assert heard[:2] == [("d/status", b"online"), ("d/info", b"i")]
     assert [payload for _, payload in heard[2:]] == [*(b"%d late" % number for number in range(61)), b"61"]
