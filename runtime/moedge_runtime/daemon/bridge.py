@@ -336,23 +336,27 @@ def connection_of(config: Config, address: BrokerAddress) -> Connection:
     )
 
 
+def spool_directory(config: Config) -> Path | None:
+    """Where answers wait on disk; None for in memory only."""
+    if config.mqtt.spool.directory is not None:
+        return config.mqtt.spool.directory
+    state = os.environ.get(STATE_DIRECTORY, "").partition(":")[0]
+    return Path(state) / "spool" if state else None
+
+
 def spool_of(config: Config) -> Spool | None:
-    """Where answers wait on disk; None for in memory only.
+    """The answers on disk; None for in memory only.
 
     Raises:
-        StorageError: Another process uses it.
+        StorageError: Another process uses them.
     """
-    options = config.mqtt.spool
-    directory = options.directory
+    directory = spool_directory(config)
     if directory is None:
-        state = os.environ.get(STATE_DIRECTORY, "").partition(":")[0]
-        if not state:
-            return None
-        directory = Path(state) / "spool"
+        return None
     return Spool(
         directory,
-        max_bytes=options.max_size,
-        max_age_s=options.max_age,
+        max_bytes=config.mqtt.spool.max_size,
+        max_age_s=config.mqtt.spool.max_age,
         now=lambda: moment_now(clock_synced()),
     )
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import Config
-from moedge_runtime.daemon.bridge import spool_of
+from moedge_runtime.daemon.bridge import spool_directory, spool_of
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.commands import Command
 from moedge_runtime.daemon.config_file import NewConfig
@@ -42,12 +42,12 @@ def prepare(command: Command, setup: Setup, *, exit_when_done: bool, verify: boo
         _refuse(command, error)
         return None
     try:
-        if new.config == setup.config:
+        if new.config.model_dump() == setup.config.model_dump():
             new.commit()
             command.respond(ConfigResult(changed=False, model_loaded=False).model_dump())
             return None
         check_config(new.config, exit_when_done=exit_when_done or new.config.exit_when_done)
-        if new.config.mqtt.spool != setup.config.mqtt.spool and (spool := spool_of(new.config)):
+        if spool_directory(new.config) != spool_directory(setup.config) and (spool := spool_of(new.config)):
             spool.close()
         if new.config.model != setup.config.model:
             return Reload(command, new, open_bundle(new.config.model, verify))

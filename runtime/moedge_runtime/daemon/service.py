@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from moedge_runtime.config import CameraConfig, Config, WatchConfig
 from moedge_runtime.config.camera import without_credentials
@@ -13,7 +14,7 @@ from moedge_runtime.daemon import reload
 from moedge_runtime.daemon.bridge import Bridge
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.cameras import check_of, open_camera, policy_of
-from moedge_runtime.daemon.commands import Commands
+from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.preflight import check_config, question_of
 from moedge_runtime.daemon.reader import CameraReader, Watch
@@ -90,6 +91,11 @@ class Daemon:
         """Make `run` end soon. May be called from any thread."""
         self._stop.set()
         self._wake.set()
+
+    def request_reload(self) -> None:
+        """Read the configuration's file again, as the request `reload`; the outcome is logged. From any thread."""
+        with suppress(RequestError):  # enough of these wait already
+            self._commands.add(Command("reload", lambda outcome: None))
 
     def run(self) -> int:
         """Run until stopped, or done.

@@ -266,6 +266,7 @@ class MqttClient:
 
     def _serve(self, session: Session, events: queue.SimpleQueue[_Event]) -> None:
         """Publish and note acknowledgements until the connection is lost or everything is said."""
+        check_at_s = time.monotonic() + self._tls_check_s
         while True:
             self._publish_waiting(session)
             with self._changed:
@@ -273,12 +274,13 @@ class MqttClient:
                 done = self._closing.is_set() and self._outbox.settled(hold=spooled)
             if done or time.monotonic() > self._close_by_s:
                 break
-            event = self._next_event(events)
-            if event is None and not self._closing.is_set() and self._tls.renewed():
-                log.info("The TLS files were renewed: connecting again to broker %s.", self._connection.address)
+            if self._handle(self._next_event(events, check_at_s)):
                 return
-            if self._handle(event):
-                return
+            if time.monotonic() >= check_at_s and not self._closing.is_set():
+                check_at_s = time.monotonic() + self._tls_check_s
+                if self._tls.renewed():
+                    log.info("The TLS files were renewed: connecting again to broker %s.", self._connection.address)
+                    return
         if not self._farewell:
             self._said_stopped = done
             return
@@ -291,12 +293,11 @@ class MqttClient:
             if self._handle(event):
                 return
 
-    def _next_event(self, events: queue.SimpleQueue[_Event]) -> _Event | None:
-        """The next event; None when the time to close, or to look at certificates, has come."""
+    def _next_event(self, events: queue.SimpleQueue[_Event], by_s: float = float("inf")) -> _Event | None:
+        """The next event; None when the time to close, or `by_s`, has come."""
         try:
-            if self._closing.is_set():
-                return events.get(timeout=max(0.0, self._close_by_s - time.monotonic()))
-            return events.get(timeout=self._tls_check_s if self._connection.address.tls else None)
+            until_s = min(self._close_by_s, by_s)
+            return events.get(timeout=None if until_s == float("inf") else max(0.0, until_s - time.monotonic()))
         except queue.Empty:
             return None
 

@@ -64,9 +64,11 @@ class Keeper:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-        while batch := self._outbox.keep(float("inf"), self._spool.segment_bytes):
-            if not self._write(batch):
-                return
+        written = True
+        while written:
+            with self._changed:
+                batch = self._outbox.keep(float("inf"), self._spool.segment_bytes)
+            written = bool(batch) and self._write(batch)
 
     def _run(self) -> None:
         while True:

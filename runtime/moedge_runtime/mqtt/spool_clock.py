@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -28,9 +29,13 @@ class Moment:
 
 def moment_now(synced: bool | None) -> Moment:
     """This moment on this machine."""
-    boot_id = bytes.fromhex(BOOT_ID.read_text().strip().replace("-", "")) if BOOT_ID.exists() else bytes(16)
     boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return Moment(max(0, time.time_ns() // 1_000_000), int(boot_s * 1000), boot_id, synced)
+    return Moment(max(0, time.time_ns() // 1_000_000), int(boot_s * 1000), _boot_id(), synced)
+
+
+@cache
+def _boot_id() -> bytes:
+    return bytes.fromhex(BOOT_ID.read_text().strip().replace("-", "")) if BOOT_ID.exists() else bytes(16)
 
 
 def age_s(at: Moment, now: Moment) -> float | None:

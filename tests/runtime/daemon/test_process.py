@@ -28,6 +28,7 @@ from runtime.mqtt.listener import Listener
 
 DEADLINE_S = 30.0
 SCRIPT = Path(__file__).with_name("fake_daemon.py")
+NO_FRAMES = {"panel": {"source": "file:panel.mp4", "enabled": False}}
 HEAVY = {"torch", "transformers", "optimum", "onnx", "onnx_ir", "safetensors"}
 
 
@@ -243,6 +244,21 @@ def test_a_request_restarts_the_daemon_in_the_same_process(place_config: Path, b
         listener.publish("t/d/request/info", b"{}")
         assert listener.json("t/d/response/info")["data"]["started_at"] > first
         assert daemon.poll() is None, "the same process"
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(DEADLINE_S) == 0
+
+
+def test_sighup_reads_the_configuration_again(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    config = write_config(place, bundle, broker.port, cameras=NO_FRAMES)
+    with Listener(broker, "t/#") as listener, process(config) as daemon:
+        listener.message("t/d/status", "online")
+        config.write_text(config.read_text() + "health: {interval: 50ms}\n")
+        daemon.send_signal(signal.SIGHUP)
+        daemon.wait_for_log("was taken over.")
+        listener.wait(lambda messages: len(listener.on("t/d/health")) > 5, "health at the new interval")
+        config.write_text("nonsense")
+        daemon.send_signal(signal.SIGHUP)
+        daemon.wait_for_log("The configuration stays as it is.")
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(DEADLINE_S) == 0
 

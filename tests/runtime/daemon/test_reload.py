@@ -21,6 +21,7 @@ from moedge_runtime.daemon.service import Daemon
 from moedge_runtime.errors import BundleError
 from moedge_runtime.mqtt.address import BrokerAddress
 from moedge_runtime.mqtt.listening import free_port
+from moedge_runtime.mqtt.spool import Spool
 from PIL import Image
 from runtime.bundle.sample import write_sample
 from runtime.daemon.fakes import FakeAnswerer, write_config
@@ -133,6 +134,8 @@ def test_a_file_changed_on_the_board_is_taken_over_by_reload(path: Path, broker:
     with Listener(broker, "t/#") as listener, running(path):
         listener.message("t/d/panel/answer")
         assert ask(listener, "reload")["data"] == {"changed": False, "model_loaded": False}
+        path.write_text("# a comment\n" + path.read_text())
+        assert ask(listener, "reload")["data"] == {"changed": False, "model_loaded": False}, "comments change nothing"
         path.write_text(changed(path, log={"level": "warning"}))
         response = ask(listener, "reload")
         assert response["data"] == {"changed": True, "model_loaded": False}
@@ -274,6 +277,31 @@ def test_home_assistant_hears_everything_again_when_it_has_started(path: Path, b
         listener.message("t/d/info")
         listener.message("t/d/panel/status")
         listener.publish("t/ha/status", b"", retain=True)
+
+
+def test_the_bounds_of_a_spool_can_be_changed_and_its_answers_stay(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    mqtt = {"url": str(broker), "base_topic": "t", "spool": {"directory": "spool", "max_size": "2M"}}
+    path = write_config(place, bundle, broker.port, mqtt=mqtt, cameras=LIVE, watches=[NUMBER])
+    with Listener(broker, "t/#") as listener, running(path):
+        listener.message("t/d/panel/answer")
+        mqtt["spool"] = {"directory": "spool", "max_size": "4M"}
+        assert ask(listener, "config", config=changed(path, mqtt=mqtt))["data"]["changed"] is True
+        with _taken(place / "other"):
+            mqtt["spool"] = {"directory": "other"}
+            error = ask(listener, "config", config=changed(path, mqtt=mqtt))["error"]
+            assert error["key"] == "spool.locked"
+        assert ask(listener, "health")["data"]["mqtt"]["spool"]["error"] is None
+
+
+@contextmanager
+def _taken(directory: Path) -> Iterator[None]:
+    """A spool that another one uses."""
+    spool = Spool(directory, max_bytes=1 << 20, max_age_s=60)
+    spool.append([("t", b"x")])
+    yield
+    spool.close()
 
 
 def test_the_log_level_is_set_and_told(path: Path, broker: BrokerAddress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,12 @@ def mutual(directory: Path, authority: Authority, *lines: str) -> tuple[Mosquitt
     )
 
 
+def chatter(client: MqttClient, done: threading.Event) -> None:
+    """Answers all the time: a busy client looks at its certificates too."""
+    while not done.wait(0.005):
+        client.publish(Message("d/answer", b"x"))
+
+
 def test_a_renewed_client_certificate_is_taken_without_going_offline(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -99,6 +106,8 @@ def test_a_renewed_client_certificate_is_taken_without_going_offline(
     client.start()
     wait_connected(client)
     with Listener(address, "d/status", context=context) as listener:
+        traffic = threading.Thread(target=chatter, args=(client, done := threading.Event()))
+        traffic.start()
         authority.issue("next", common_name="second")
         shutil.copy(tmp_path / "next.pem", certificate)
         wait_until(lambda: "cannot be used" in caplog.text, "the half renewed pair is noticed")
@@ -108,6 +117,8 @@ def test_a_renewed_client_certificate_is_taken_without_going_offline(
         client.publish(Message("d/status", b"still online", retain=True))
         listener.message("d/status", "still online")
         assert b"offline" not in listener.on("d/status")
+        done.set()
+        traffic.join()
     assert client.close(30)
     broker.stop()
     log = broker.log()
