@@ -45,6 +45,9 @@ from moedge_runtime.packs import load_pack, pack_names
 CONFIG_VERSION: Literal[1] = 1
 """The version of moedge.yaml that this code reads."""
 
+MIN_SPOOL_BYTES = 1 << 20
+MIN_SNAPSHOT_BYTES, MAX_SNAPSHOT_BYTES = 4 << 10, 16 << 20
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -61,6 +64,10 @@ def _camera_name(name: str) -> str:
 
 def _embedded_switch(value: object) -> object:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+def _snapshots_switch(value: object) -> object:
+    return {"publish": value} if isinstance(value, bool) else value
 
 
 class ModelConfig(Frozen):
@@ -100,6 +107,37 @@ class EmbeddedBrokerConfig(Frozen):
     """TCP port to listen on."""
 
 
+class SpoolConfig(Frozen):
+    """Answers on disk while the broker is away."""
+
+    directory: ResolvedPath | None = None
+    """Where they are kept; every device has its own. null for `spool` in the directory that systemd gives the daemon
+    (STATE_DIRECTORY), and for memory only where there is none."""
+    max_size: Annotated[Size, Field(ge=MIN_SPOOL_BYTES)] = 64 << 20
+    """Bytes of all of them, or a number with k, M or G (powers of 1024), 1M at least; beyond it the oldest are
+    dropped."""
+    max_age: Duration = 7 * 86400.0
+    """Older ones are not delivered any more."""
+
+
+class SnapshotsConfig(Frozen):
+    """Pictures on MQTT."""
+
+    publish: bool = False
+    """Publish the picture of every answer. Without it there are pictures on request only."""
+    max_size: Annotated[Size, Field(ge=MIN_SNAPSHOT_BYTES, le=MAX_SNAPSHOT_BYTES)] = 256 << 10
+    """Bytes of a JPEG, or a number with k or M (powers of 1024), 4k to 16M; larger ones are encoded smaller."""
+    quality: Annotated[int, Field(ge=30, le=95)] = 85
+    """JPEG quality to begin with."""
+
+
+class HomeAssistantConfig(Frozen):
+    """Entities in Home Assistant by MQTT discovery."""
+
+    prefix: Annotated[str, AfterValidator(check_base_topic)] = "homeassistant"
+    """Home Assistant's discovery prefix."""
+
+
 class MqttConfig(Frozen):
     """The broker, and how to reach it. Exactly one of `url` and `embedded` is given."""
 
@@ -128,6 +166,19 @@ class MqttConfig(Frozen):
     """PEM file of the client certificate's key."""
     keepalive: Annotated[Duration, Field(ge=5, le=3600)] = 30.0
     """The broker publishes the will after 1.5 times this without a sign of life. Whole seconds, 5 to 3,600."""
+    spool: SpoolConfig = SpoolConfig()
+    snapshots: Annotated[
+        SnapshotsConfig,
+        BeforeValidator(_snapshots_switch, json_schema_input_type=bool | SnapshotsConfig),
+    ] = SnapshotsConfig()
+    """true, or options: publish the picture of every answer."""
+    home_assistant: Annotated[
+        HomeAssistantConfig | None,
+        BeforeValidator(_embedded_switch, json_schema_input_type=bool | HomeAssistantConfig | None),
+    ] = None
+    """true, or options: announce the device to Home Assistant."""
+    remote_config: bool = True
+    """Whether the request `config` may replace this file. It may never add commands (`exec:`)."""
 
 
 class CameraConfig(Frozen):
@@ -322,6 +373,11 @@ class Config(Frozen):
     time: TimeConfig = TimeConfig()
     health: HealthConfig = HealthConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def path(self) -> Path | None:
+        """The file that this was read from; None if it was none."""
+        return self._origin.path if self._origin else None
 
     def public(self) -> dict[str, Any]:
         """The configuration as JSON values without secrets, for the info message."""

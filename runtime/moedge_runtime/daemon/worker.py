@@ -26,6 +26,11 @@ class Worker:
         """Begin."""
         self._thread.start()
 
+    def join(self, timeout_s: float) -> bool:
+        """Whether the thread ends by itself within `timeout_s` seconds, once the queue is closed."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
     def stop(self, *, finish_within_s: float, give_up_after_s: float) -> bool:
         """End after the running job; the queue must be closed.
 

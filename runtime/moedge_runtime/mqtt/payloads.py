@@ -97,6 +97,17 @@ class AnswerFrame(Payload):
     pts_s: Seconds
 
 
+class SnapshotRef(Payload):
+    """The picture that an answer is about, on its own topic."""
+
+    topic: str
+    bytes: int
+    width: int
+    height: int
+    sha256: str
+    """Of the JPEG; which also holds the answer's id as its comment, and with MQTT 5 as the user property `id`."""
+
+
 class AnswerPayload(Payload):
     """`<base>/<device>/<camera>/answer`, and `data` of a response to `ask`."""
 
@@ -118,7 +129,7 @@ class AnswerPayload(Payload):
     clock_synced: bool | None
     """Whether the board's clock was set by a time server; null if the system does not say."""
     replayed: bool = False
-    """Delivered later from a spool."""
+    """Made before the connection over which it was delivered: it waited for the broker, or may come twice."""
     text: str | None = None
     reasoning: str | None = None
     data: Any = None
@@ -129,6 +140,27 @@ class AnswerPayload(Payload):
     timing: AnswerTiming | None = None
     tokens: AnswerTokens | None = None
     frame: AnswerFrame
+    snapshot: SnapshotRef | None = None
+    """null if it was not published."""
+
+
+class WatchState(Payload):
+    """`<base>/<device>/<camera>/watch/<watch>`, for Home Assistant."""
+
+    state: str
+    """255 characters at most: the answer's text, or `error: ` and its key."""
+    answer: AnswerPayload
+    """In full."""
+
+
+class Snapshot(Payload):
+    """`data` of a response to `snapshot`."""
+
+    id: str
+    camera: str
+    captured_at: Timestamp
+    clock_synced: bool | None
+    snapshot: SnapshotRef
 
 
 EventStatus = Literal["pending", "answered", "late", "dropped", "failed"]
@@ -200,6 +232,9 @@ class DeviceInfo(Payload):
     version: str
     """Of moedge."""
     started_at: Timestamp
+    """Counted back from now, so that it is right once the clock is."""
+    clock_synced: bool | None
+    """As in an answer."""
     model: ModelInfo
     config: dict[str, Any]
     """The configuration without secrets."""
@@ -237,6 +272,27 @@ class WatchHealth(Payload):
     """Replaced by a newer frame, or too old before their turn."""
 
 
+class SpoolHealth(Payload):
+    """Answers on disk in `health`."""
+
+    messages: int
+    bytes: int
+    dropped: int
+    """The oldest, because the bound in bytes was reached."""
+    expired: int
+    """Older than the bound in age."""
+    damaged: int
+    """Not readable any more."""
+    replayed: int
+    """Published from there."""
+    written_bytes: int
+    """Wear of the flash: what was written for all that."""
+    syncs: int
+    """Times that the disk was told to make it last."""
+    error: str | None
+    """What the disk says; null if it works."""
+
+
 class MqttHealth(Payload):
     """The connection in `health`."""
 
@@ -245,7 +301,13 @@ class MqttHealth(Payload):
     published: int
     received: int
     queued: int
+    """Answers and responses that the broker has not acknowledged, in memory and on disk."""
     dropped: int
+    """From memory."""
+    refused: int
+    """By the broker's access list or limits."""
+    spool: SpoolHealth | None
+    """null without one."""
 
 
 class DeviceHealth(Payload):
@@ -270,3 +332,22 @@ class Response(Payload):
     error: ErrorInfo | None = None
     transaction: str | int | None = None
     """As in the request."""
+
+
+class ConfigResult(Payload):
+    """`data` of a response to `reload`, and to `config` with a new configuration."""
+
+    changed: bool
+    """Whether the configuration differs from the one before."""
+    model_loaded: bool
+    """Whether the model had to be loaded again."""
+
+
+class HomeAssistantDevice(Payload):
+    """`<prefix>/device/<device>/config`; Home Assistant's MQTT discovery for devices gives the keys."""
+
+    device: dict[str, Any]
+    origin: dict[str, Any]
+    availability: list[dict[str, Any]]
+    qos: int
+    components: dict[str, dict[str, Any]]
