@@ -32,9 +32,9 @@ class Network:
 
     def __init__(self, directory: Path) -> None:
         self._name = f"moedge{os.getpid()}"
-        self._bad, good = f"bad{os.getpid()}"[:15], f"good{os.getpid()}"[:15]
+        self._bad, self._good = f"bad{os.getpid()}"[:15], f"good{os.getpid()}"[:15]
         run("ip", "netns", "add", self._name)
-        for link, address in ((self._bad, BAD), (good, GOOD)):
+        for link, address in ((self._bad, BAD), (self._good, GOOD)):
             run("ip", "link", "add", link, "type", "veth", "peer", "name", "inside", "netns", self._name)
             self.inside("ip", "link", "set", "inside", "name", f"to-{link}"[:15])
             run("ip", "addr", "add", f"{address[:-1]}1/30", "dev", link)
@@ -82,6 +82,8 @@ class Network:
     def close(self) -> None:
         self._broker.kill()
         self._broker.wait()
+        for link in (self._bad, self._good):  # a namespace takes its links away later, and the next test needs them
+            run("ip", "link", "del", link)
         run("ip", "netns", "del", self._name)
 
 
