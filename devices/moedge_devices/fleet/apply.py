@@ -20,7 +20,7 @@ from typing import Any
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
-from moedge_runtime.mqtt.requests import MAX_REQUEST_BYTES
+from moedge_runtime.mqtt.requests import MAX_CONFIG_REQUEST_BYTES
 from moedge_runtime.mqtt.topics import Topics
 
 from moedge_devices.fleet.journal import Acknowledged, Journal
@@ -127,10 +127,10 @@ def order_of(device: Device, text: str, access: Access, last: Acknowledged | Non
         ConfigError: The configuration is longer than a device reads, or its broker is not known.
     """
     longest = len(_payload(text, uuid.uuid4().hex))
-    if longest > MAX_REQUEST_BYTES:
+    if longest > MAX_CONFIG_REQUEST_BYTES:
         raise ConfigError(
             f"The configuration of device '{device.name}' makes a request of {longest:,} bytes; a device reads at most "
-            f"{MAX_REQUEST_BYTES:,}. Make its JSON Schemas shorter.",
+            f"{MAX_CONFIG_REQUEST_BYTES:,}. Make its JSON Schemas shorter.",
             key="fleet.config_too_large",
         )
     base = device.config.mqtt.base_topic
