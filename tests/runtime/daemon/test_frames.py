@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shlex
 import sys
@@ -91,23 +92,30 @@ def test_nothing_under_a_mask_reaches_the_model_a_request_or_any_message(
     camera = {"source": source, "format": "rgb24", "size": "64x48", "fps": 50}
     cameras = {"masked": {**camera, "masks": ["0.5,0,1,0,1,1,0.5,1"]}, "open": camera}
     watches = [{"name": name, "camera": name, "question": "?", "interval": "every_frame"} for name in cameras]
+    mqtt = {"url": f"mqtt://{broker.host}:{broker.port}", "base_topic": "t", "snapshots": True}
     with (
         Listener(broker, "t/#") as listener,
-        running(tmp_path, bundle, broker, Digester(), cameras=cameras, watches=watches),
+        running(tmp_path, bundle, broker, Digester(), cameras=cameras, watches=watches, mqtt=mqtt),
     ):
         for name in cameras:
             listener.wait(lambda _, name=name: len(listener.on(f"t/d/{name}/answer")) >= 5, "five answers")
             listener.publish("t/d/request/ask", json.dumps({"question": "?", "camera": name, "transaction": name}))
             listener.json("t/d/response/ask", name)
     texts: dict[str, Counter[str]] = defaultdict(Counter)
+    pictures: dict[str, set[bytes]] = defaultdict(set)
     for message in listener.messages:
-        kind = message.topic.removeprefix("t/d/").partition("/")[2]
+        name, _, kind = message.topic.removeprefix("t/d/").partition("/")
+        if kind == "snapshot":
+            pictures[name].add(Image.open(io.BytesIO(message.payload)).tobytes())
+            continue
         payload = json.loads(message.payload)
         payload = payload["data"] if message.topic == "t/d/response/ask" else payload
         if kind in ("answer", "event", "ask") and payload.get("text"):
             texts[payload["camera"]][payload["text"]] += 1
     assert len(texts["open"]) >= 5, "without a mask every frame is another"
     assert len(texts["masked"]) == 1, "with it every frame is the same to model, request, answer and event"
+    assert len(pictures["open"]) >= 5
+    assert len(pictures["masked"]) == 1, "and so is every snapshot"
     seen = np.zeros((48, 64, 3), np.uint8)
     seen[:, :31] = np.frombuffer(bytes(range(32)) * 3, np.uint8).reshape(32, 3)[:31]
     assert texts["masked"].popitem()[0] == f"64x48 {hashlib.sha256(seen).hexdigest()}", "black from column 31 on"
