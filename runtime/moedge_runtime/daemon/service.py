@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.preflight import check_config, question_of
 from moedge_runtime.daemon.reader import CameraReader, Watch
 from moedge_runtime.daemon.request_handler import RequestHandler
+from moedge_runtime.daemon.supervision import Supervision
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.mqtt.address import BrokerAddress, parse_broker_url
 from moedge_runtime.mqtt.broker import EmbeddedBroker
@@ -64,6 +66,7 @@ class Daemon:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._jobs = JobQueue()
+        self._supervision = Supervision.from_environment(os.environ)
         self.stuck = False
         """The model did not notice the request to stop: the process has to be ended without it."""
 
@@ -89,8 +92,9 @@ class Daemon:
         """
         config = self._config
         check_config(config, exit_when_done=self._exit_when_done)
+        self._supervision.starting("Checking the bundle and loading the model.")
         bundle = open_bundle(config.model, self._verify)
-        answerer = self._open_answerer(bundle, config.model)
+        answerer = self._supervision.answerer(self._open_answerer(bundle, config.model))
         try:
             check_config(config, answerer.check)
             embedded = _embedded_broker(config)
@@ -125,7 +129,9 @@ class Daemon:
         for reader in readers.values():
             reader.start()
         log.info("Device '%s' runs with %d cameras.", self._config.device, len(readers))
+        self._supervision.ready(bridge.health)
         self._wait(bridge, readers)
+        self._supervision.stopping()
         done = not self._stop.is_set()
         if done:
             self._await_delivery(bridge)
@@ -176,7 +182,9 @@ class Daemon:
         return CameraReader(
             name,
             without_credentials(camera.source),
-            lambda: open_camera(camera, [watch.interval_s for watch in watches]),
+            lambda: self._supervision.source(
+                name, camera, open_camera(camera, [watch.interval_s for watch in watches])
+            ),
             watches,
             self._jobs,
             policy=policy_of(camera, gives_up=self._exit_when_done),
