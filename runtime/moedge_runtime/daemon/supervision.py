@@ -109,7 +109,7 @@ class WatchedSource:
 class Supervision:
     """What the daemon says to systemd; does nothing without a manager.
 
-    A camera that fails or is away is the network's matter: its source raises an error in time and is opened again, which
+    A camera that fails or is away is the network's matter: its source raises an error in time and is opened again: that
     is progress. A source that gives neither a frame nor an error, and a model that gives no token, need a new process.
 
     Args:
