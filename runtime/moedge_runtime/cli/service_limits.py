@@ -29,7 +29,9 @@ MIB = 1 << 20
 def service_limits(config_path: str) -> None:
     """Print a systemd drop-in with the limits of memory and processors that a configuration needs.
 
-    It belongs into /etc/systemd/system/moedge.service.d/limits.conf; then `systemctl daemon-reload`. A configuration without model.memory needs none: the model then divides what the unit's own limit leaves.
+    It belongs into /etc/systemd/system/moedge.service.d/limits.conf; then `systemctl daemon-reload`.
+
+    A configuration without model.memory needs none: the model then divides what the unit's own limit leaves.
     """
     from moedge_runtime.config import load_config  # noqa: PLC0415
 
