@@ -15,6 +15,7 @@ from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions
 from moedge_runtime.inference.check import RequestChecker, RequestProblem
 from moedge_runtime.inference.memory_budget import plan_of
+from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.onnx_session import providers_for
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,15 @@ def question_checker(bundle: Bundle, config: ModelConfig) -> Callable[[Question]
         plan_of(bundle, options, options.memory_bytes)
     checker = RequestChecker(bundle, config.max_context, config.max_pixels)
     return lambda question: _problems(checker.problems(_request(question), unseen_images=1))
+
+
+def memory_plan(bundle: Bundle, config: ModelConfig, total: int) -> MemoryPlan:
+    """How the engine would divide `total` bytes, on any machine.
+
+    Raises:
+        ConfigError: They are too few, or the bundle is inline.
+    """
+    return plan_of(bundle, _options(config), total)
 
 
 def _options(config: ModelConfig) -> EngineOptions:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from moedge_runtime.config import CameraConfig, Config
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.config import CameraConfig, Config, ModelConfig
 from moedge_runtime.config.camera import without_credentials
 from moedge_runtime.daemon import reload
+from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.bridge import Bridge
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy_of, preparation_of, watch_of
@@ -21,6 +24,7 @@ from moedge_runtime.daemon.preflight import check_config
 from moedge_runtime.daemon.reader import CameraReader
 from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.setup import OpenAnswerer, Setup
+from moedge_runtime.daemon.supervision import Supervision
 from moedge_runtime.daemon.watcher import Watcher
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.errors import RequestError
@@ -81,6 +85,7 @@ class Daemon:
         self._jobs = JobQueue()
         self._reload: reload.Reload | None = None
         self._carried: list[Message] = []
+        self._supervision = Supervision.from_environment(os.environ)
         self.restart = False
         self.stuck = False
 
@@ -110,8 +115,9 @@ class Daemon:
             MoedgeError: The bundle or the embedded broker is not usable.
         """
         check_config(self._config, exit_when_done=self._exit_when_done)
+        self._supervision.starting("Checking the bundle and loading the model.")
         bundle = open_bundle(self._config.model, self._verify)
-        setup = Setup(self._config, bundle, self._open_answerer)
+        setup = Setup(self._config, bundle, self._watched_answerer)
         try:
             before: Config | None = None
             while True:
@@ -155,7 +161,12 @@ class Daemon:
         for reader in readers.values():
             reader.start()
         log.info("Device '%s' runs with %d cameras.", config.device, len(readers))
+        self._supervision.ready(bridge.health)
         self._wait(bridge, readers, setup)
+        if self._reload is not None or self.restart:
+            self._supervision.reloading()
+        else:
+            self._supervision.stopping()
         done = self._reload is None and not self._stop.is_set()
         if done:
             self._await_delivery(bridge)
@@ -180,6 +191,9 @@ class Daemon:
             )
         failed = any(reader.failed for reader in readers.values())
         return 1 if undelivered or (done and failed) else 0
+
+    def _watched_answerer(self, bundle: Bundle, config: ModelConfig) -> Answerer:
+        return self._supervision.answerer(self._open_answerer(bundle, config))
 
     def _change(self, change: reload.Reload, setup: Setup) -> Callable[[], None]:
         """Take over a new configuration now that nothing runs; a model that does not end needs a new process.
@@ -264,7 +278,7 @@ class Daemon:
         return CameraReader(
             name,
             without_credentials(camera.source),
-            lambda: open_camera(camera, intervals_s, preparation),
+            lambda: self._supervision.source(name, camera, open_camera(camera, intervals_s, preparation)),
             watcher,
             policy=policy_of(camera, gives_up=self._exit_when_done),
             check=check_of(camera, preparation),
