@@ -52,7 +52,7 @@ class Chroot:
         """Install a package with dpkg, which keeps configuration files that were changed."""
         (self.root / "package.deb").write_bytes(package.read_bytes())
         try:
-            return self.run("dpkg", "--force-confold", "--install", "/package.deb")
+            return self.run("dpkg", "--force-confold", "--force-unsafe-io", "--install", "/package.deb")
         finally:
             (self.root / "package.deb").unlink()
 

@@ -97,7 +97,8 @@ def test_every_command_is_in_the_man_page(installed: Chroot) -> None:
     page = run("zcat", installed.root / "usr/share/man/man1/moedge.1.gz", environment=os.environ)
     commands = re.findall(r"^  ([a-z-]+) ", installed.run("moedge", "--help").partition("Commands:")[2], re.MULTILINE)
     assert commands
-    assert re.findall(r"^\.B ([a-z-]+)$", page, re.MULTILINE) == commands
+    described = page.partition(".SH COMMANDS")[2].partition(".SH EXIT STATUS")[0]
+    assert re.findall(r"^\.TP\n\.B ([a-z-]+)$", described, re.MULTILINE) == commands
 
 
 def test_the_daemon_owns_its_state_and_neither_bundles_nor_configuration(installed: Chroot) -> None:
@@ -113,7 +114,7 @@ def test_the_daemon_owns_its_state_and_neither_bundles_nor_configuration(install
 
 
 def test_systemd_accepts_the_unit_and_its_exposure_is_low(installed: Chroot) -> None:
-    verified = installed.start("systemd-analyze", "verify", "moedge.service")
+    verified = installed.start("systemd-analyze", "verify", "--man=no", "moedge.service")
     assert (verified.returncode, verified.stderr) == (0, "")
     report = installed.run("systemd-analyze", "security", "--offline=yes", "--no-pager", "moedge.service")
     exposure = re.search(r"Overall exposure level for moedge.service: ([\d.]+)", report)
