@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -40,13 +39,13 @@ def with_polygon(text: str, camera: str, kind: Kind, polygon: Polygon, name: str
     """
     try:
         raw, _, _ = read_yaml(text)
-        wanted = deepcopy(raw)
-        section = wanted["cameras"][camera]
+        section = raw["cameras"][camera]
         value: Any
         if kind == "masks":
-            section["masks"] = value = [*(section.get("masks") or []), rounded(polygon)]
+            value = [*(section.get("masks") or []), rounded(polygon)]
         else:
-            section["zones"] = value = {**(section.get("zones") or {}), name: rounded(polygon)}
+            value = {**(section.get("zones") or {}), name: rounded(polygon)}
+        wanted = {**raw, "cameras": {**raw["cameras"], camera: {**section, kind: value}}}
         changed = _edited(text, camera, kind, json.dumps(value, ensure_ascii=False))
         if changed is not None and read_yaml(changed)[0] == wanted:
             return changed

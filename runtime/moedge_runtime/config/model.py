@@ -345,8 +345,8 @@ class LogConfig(Frozen):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is written."""
     format: Literal["auto", "text", "json", "journal"] = "auto"
-    """text: a line with the time. json: one JSON object a line. journal: a priority for journald in front. auto: journal
-    if standard error goes to journald, else text."""
+    """text: lines with the time. json: one JSON object a line. journal: a priority for journald in front of each. auto:
+    journal if standard error goes to journald, else text."""
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def write_config(directory: Path, bundle: Path, port: int, **changes: Any) -> Pa
         "model": {"bundle": str(bundle)},
         "mqtt": {"url": f"mqtt://127.0.0.1:{port}", "base_topic": "t"},
         "cameras": {"panel": {"source": "file:panel.mp4"}},
-        "metrics": False,  # many daemons run here at once
         "watches": [{"name": "number", "camera": "panel", "question": "Which frame?", "interval": 1}],
+        "metrics": False,  # many daemons run here at once
     }
     path = directory / "moedge.yaml"
     path.write_text(yaml.safe_dump(sections | changes, sort_keys=False))
