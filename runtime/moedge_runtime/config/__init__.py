@@ -10,16 +10,20 @@ from moedge_runtime.config.model import (
     MqttConfig,
     WatchConfig,
 )
+from moedge_runtime.config.web import MetricsConfig, ProtectionConfig, WebConfig
 
 __all__ = [
     "AlertConfig",
     "CameraConfig",
     "Config",
     "EmbeddedBrokerConfig",
+    "MetricsConfig",
     "ModelConfig",
     "MotionConfig",
     "MqttConfig",
+    "ProtectionConfig",
     "TimeConfig",
     "WatchConfig",
+    "WebConfig",
     "load_config",
 ]

@@ -37,6 +37,7 @@ from moedge_runtime.config.values import (
     ResolvedPath,
     Size,
 )
+from moedge_runtime.config.web import MetricsConfig, ProtectionConfig, WebConfig
 from moedge_runtime.frames.polygon import WHOLE, overlaps
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.mqtt.topics import RESERVED_LEVELS, check_base_topic
@@ -343,6 +344,9 @@ class LogConfig(Frozen):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is written."""
+    format: Literal["auto", "text", "json", "journal"] = "auto"
+    """text: lines with the time. json: one JSON object a line. journal: a priority for journald in front of each. auto:
+    journal if standard error goes to journald, else text."""
 
 
 @dataclass(frozen=True)
@@ -373,6 +377,14 @@ class Config(Frozen):
     time: TimeConfig = TimeConfig()
     health: HealthConfig = HealthConfig()
     log: LogConfig = LogConfig()
+    metrics: Annotated[
+        MetricsConfig | None,
+        BeforeValidator(_embedded_switch, json_schema_input_type=bool | MetricsConfig | None),
+    ] = MetricsConfig()
+    """/metrics and /healthz: where they are; false for neither."""
+    web: WebConfig | None = None
+    """The local web page; without this section there is none."""
+    protection: ProtectionConfig = ProtectionConfig()
 
     @property
     def path(self) -> Path | None:

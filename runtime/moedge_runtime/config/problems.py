@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from moedge_runtime.config.model import Config
 from moedge_runtime.config.yaml_lines import Path, Problems
 
-_SECRET_KEYS = {"password"}
+_SECRET_KEYS = {"password", "token"}
 
 _SHOWN_CHARACTERS = 100
 

@@ -35,6 +35,7 @@ from moedge_runtime.mqtt.payloads import (
     AlertPayload,
     AnswerModel,
     AnswerPayload,
+    BoardHealth,
     CameraHealth,
     CameraStatus,
     DeviceHealth,
@@ -78,6 +79,8 @@ class Bridge:
         readers: Cameras that run, by name; filled by the daemon before `start`.
         watchers: What counts their frames, likewise.
         on_request: Set by the daemon before `start`.
+        on_answer: Called with every answer that was made, on the model's thread; likewise.
+        board: Says how the board is; likewise.
     """
 
     def __init__(self, config: Config, bundle: Bundle, address: BrokerAddress, jobs: JobQueue) -> None:
@@ -90,6 +93,8 @@ class Bridge:
         self.watchers: Mapping[str, Watcher] = {}
         self.topics = Topics(config.mqtt.base_topic, config.device)
         self.on_request: Callable[[Received], None] = lambda message: None
+        self.on_answer: Callable[[Job, Result, AnswerPayload], None] = lambda job, result, answer: None
+        self.board: Callable[[], BoardHealth] = BoardHealth
         self._model = self._describe_model()
         self._answer_model = AnswerModel(
             name=self._model.name, bundle=self._model.bundle, precision=self._model.precision
@@ -134,6 +139,11 @@ class Bridge:
                 )
         self.publish_health()
         self.client.start()
+
+    @property
+    def model_name(self) -> str:
+        """Of the model that answers."""
+        return self._model.name
 
     def camera_state(self, camera: str, state: State, reason: CameraError | None) -> None:
         """Publish the state of a camera."""
@@ -194,6 +204,7 @@ class Bridge:
             log.info("%s: %s (%.1f s)", name, one_line(payload.text), result.ended_s - result.began_s)
         else:
             log.error("%s: %s", name, one_line(payload.error.message))
+        self.on_answer(job, result, payload)
         return payload
 
     def snapshot(self, camera: str, frame: Frame) -> Snapshot:
@@ -248,6 +259,7 @@ class Bridge:
             cameras={name: self._camera_health(name) for name in self._config.cameras},
             watches=self._counters.health(),
             requests_waiting=self._jobs.requests_waiting,
+            board=self.board(),
             mqtt=MqttHealth(
                 connected=self.client.connected,
                 connects=counters.connects,

@@ -21,11 +21,13 @@ class Command:
         verb: What to do.
         respond: Called once, with the response's data or the error.
         text: Of `config`: the new configuration.
+        via: Where it came from.
     """
 
     verb: Literal["restart", "reload", "config"]
     respond: Callable[[Any | MoedgeError], None]
     text: str | None = None
+    via: Literal["MQTT", "web"] = "MQTT"
 
 
 class Commands:

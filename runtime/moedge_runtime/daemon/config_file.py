@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from moedge_runtime.config import Config
 from moedge_runtime.config.load import load_config, parse_config
@@ -17,6 +18,7 @@ class NewConfig:
     Args:
         running: The one that runs; it knows its file.
         text: The new one, which replaces the file when it has been applied; None to read the file again.
+        via: Where it came from.
 
     Attributes:
         config: The new one, valid in itself.
@@ -27,7 +29,7 @@ class NewConfig:
         StorageError: The file cannot be replaced.
     """
 
-    def __init__(self, running: Config, text: str | None) -> None:
+    def __init__(self, running: Config, text: str | None, via: Literal["MQTT", "web"] = "MQTT") -> None:
         path = running.path
         if path is None:
             raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
@@ -36,7 +38,13 @@ class NewConfig:
         if text is None:
             self.config = load_config(path)
             return
-        if not running.mqtt.remote_config:
+        if via == "web" and not (running.web and running.web.allow_changes):
+            raise RequestError(
+                "This device's configuration is not changed by its page: web.allow_changes is false. "
+                "Copy the change into the file on the board and send the request reload.",
+                key="request.config_not_allowed",
+            )
+        if via == "MQTT" and not running.mqtt.remote_config:
             raise RequestError(
                 "This device's configuration is not changed over MQTT: mqtt.remote_config is false. "
                 "Change the file on the board and send the request reload.",

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import ModelConfig
-from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply
+from moedge_runtime.daemon.answerer import ExpertUse, Question, QuestionProblem, Reply
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions
 from moedge_runtime.inference.check import RequestChecker, RequestProblem
+from moedge_runtime.inference.experts import ExpertStatistics
 from moedge_runtime.inference.memory_budget import plan_of
 from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.onnx_session import providers_for
@@ -65,6 +66,7 @@ class EngineAnswerer:
             cached_tokens=answer.cached_tokens,
             answer_tokens=answer.answer_tokens,
             reasoning_tokens=answer.reasoning_tokens,
+            experts=_use(answer.experts),
         )
 
 
@@ -101,6 +103,12 @@ def _options(config: ModelConfig) -> EngineOptions:
         expert_budget_bytes=config.expert_memory,
         hot_set=config.hot_set,
     )
+
+
+def _use(statistics: ExpertStatistics | None) -> ExpertUse | None:
+    if statistics is None:
+        return None
+    return ExpertUse(statistics.hits, statistics.misses, statistics.read_bytes, statistics.flash_wait_ms / 1000)
 
 
 def _request(question: Question) -> AskRequest:

@@ -19,15 +19,18 @@ class JobQueue:
     """An Agenda with waiting. All methods may be called from any thread; `take` and `done` belong to one worker.
 
     Attributes:
+        pause_s: How long the model rests after a job that took so many seconds.
         has_room: Whether more answers can be delivered now; asked by cameras that wait. Call `recheck` when it changes.
     """
 
     def __init__(self) -> None:
         self.has_room: Callable[[], bool] = lambda: True
+        self.pause_s: Callable[[float], float] = lambda spent_s: 0.0
         self._agenda = Agenda()
         self._changed = threading.Condition()
         self._closed = False
         self._began_s = 0.0
+        self._rests_until_s = 0.0
 
     def submit(self, jobs: Sequence[Job], *, wait: bool) -> bool:
         """Add the jobs of one frame, and drop those that they replace.
@@ -68,21 +71,26 @@ class JobQueue:
             with self._changed:
                 if self._closed:
                     return None
-                stale = self._agenda.take_stale(time.monotonic())
-                job = None if stale else self._agenda.next()
+                now_s = time.monotonic()
+                stale = self._agenda.take_stale(now_s)
+                rest_s = max(0.0, self._rests_until_s - now_s)
+                job = None if stale or rest_s else self._agenda.next()
                 if job is not None:
                     self._began_s = time.monotonic()
                     return job
                 if stale:
                     self._changed.notify_all()
                 else:
-                    self._changed.wait()
+                    self._changed.wait(rest_s or None)
             _drop(stale, "stale")
 
     def done(self) -> None:
         """The job that `take` gave is done and delivered."""
         with self._changed:
-            self._agenda.finished(time.monotonic() - self._began_s)
+            now_s = time.monotonic()
+            spent_s = now_s - self._began_s
+            self._agenda.finished(spent_s)
+            self._rests_until_s = now_s + self.pause_s(spent_s)
             self._changed.notify_all()
 
     def drop_stale(self) -> None:
@@ -123,6 +131,13 @@ class JobQueue:
         """Requests that wait for the model."""
         with self._changed:
             return self._agenda.requests_waiting
+
+    def waiting(self) -> tuple[int, float | None]:
+        """How many questions wait for the model, and how old the oldest of their frames is in seconds."""
+        with self._changed:
+            waiting = self._agenda.waiting()
+        oldest_s = min((job.frame.monotonic_s for job in waiting), default=None)
+        return len(waiting), None if oldest_s is None else time.monotonic() - oldest_s
 
 
 def _drop(jobs: Sequence[Job], reason: DropReason) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from moedge_runtime.config import Config
+from moedge_runtime.daemon.logs import set_up
 from moedge_runtime.daemon.service import Daemon
 from moedge_runtime.daemon.setup import OpenAnswerer
 
@@ -43,11 +44,7 @@ def run_process(
     Raises:
         MoedgeError: It cannot start.
     """
-    logging.basicConfig(
-        level=(log_level or config.log.level).upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(log_level or config.log.level, config.log.format)
     daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done, verify=verify, log_level=log_level)
 
     def on_signal(number: int) -> None:

@@ -60,6 +60,20 @@ class Policy:
     endless: bool = False
 
 
+def newest(reader: CameraReader) -> Frame:
+    """The newest frame of a camera.
+
+    Raises:
+        CameraError: There is none yet.
+    """
+    if reader.latest is None:
+        raise CameraError(
+            f"Camera '{reader.name}' has given no frame yet. See its status, and ask again later.",
+            key="camera.no_frame",
+        )
+    return reader.latest
+
+
 class CameraReader:
     """Reads one source to its end.
 

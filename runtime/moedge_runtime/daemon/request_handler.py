@@ -12,9 +12,9 @@ from moedge_runtime.daemon.answerer import Question
 from moedge_runtime.daemon.answers import error_info
 from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue, stopping
-from moedge_runtime.daemon.reader import CameraReader
+from moedge_runtime.daemon.reader import CameraReader, newest
 from moedge_runtime.daemon.schedule import Job, Result
-from moedge_runtime.errors import CameraError, MoedgeError, RequestError
+from moedge_runtime.errors import MoedgeError, RequestError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
 from moedge_runtime.mqtt.payloads import AnswerPayload, Payload, Response, Snapshot
@@ -82,8 +82,8 @@ class RequestHandler:
             if isinstance(request, AskCommand):
                 self._ask(request, sender)
             elif isinstance(request, SnapshotCommand):
-                reader = self._camera(request.camera)
-                self._respond(sender, data=self._snapshot(reader.name, _newest(reader)).model_dump(mode="json"))
+                reader = self.camera(request.camera)
+                self._respond(sender, data=self._snapshot(reader.name, newest(reader)).model_dump(mode="json"))
             elif isinstance(request, LogLevelCommand):
                 self._respond(sender, data={"level": _log_level(request)})
             elif verb in ("restart", "reload") or (isinstance(request, ConfigCommand) and request.config is not None):
@@ -123,9 +123,14 @@ class RequestHandler:
         text = request.config if isinstance(request, ConfigCommand) else None
         self._commands.add(Command(cast(Any, verb), respond, text))
 
-    def _ask(self, command: AskCommand, sender: _ReturnAddress) -> None:
-        reader = self._camera(command.camera)
-        frame = _newest(reader)
+    def ask(self, command: AskCommand, deliver: Callable[[AnswerPayload | MoedgeError], None]) -> None:
+        """Put the question of a request into the model's queue; `deliver` gets the answer, on any thread.
+
+        Raises:
+            MoedgeError: It cannot be asked.
+        """
+        reader = self.camera(command.camera)
+        frame = newest(reader)
         question = Question(
             text=command.question,
             system=command.system,
@@ -135,15 +140,26 @@ class RequestHandler:
             max_tokens=command.max_tokens,
         )
 
-        def deliver(job: Job, result: Result) -> None:
-            if isinstance(result.outcome, MoedgeError):
-                self._respond(sender, error=result.outcome)
+        def answered(job: Job, result: Result) -> None:
+            deliver(result.outcome if isinstance(result.outcome, MoedgeError) else self._answer(job, result))
+
+        self._jobs.ask(Job(reader.name, None, question, frame, command.reasoning, answered))
+
+    def _ask(self, command: AskCommand, sender: _ReturnAddress) -> None:
+        def deliver(outcome: AnswerPayload | MoedgeError) -> None:
+            if isinstance(outcome, MoedgeError):
+                self._respond(sender, error=outcome)
             else:
-                self._respond(sender, data=self._answer(job, result).model_dump(mode="json"))
+                self._respond(sender, data=outcome.model_dump(mode="json"))
 
-        self._jobs.ask(Job(reader.name, None, question, frame, command.reasoning, deliver))
+        self.ask(command, deliver)
 
-    def _camera(self, name: str | None) -> CameraReader:
+    def camera(self, name: str | None) -> CameraReader:
+        """The camera of that name, or the only one if None.
+
+        Raises:
+            RequestError: There is none, or there are several.
+        """
         known = ", ".join(self._cameras) or "none"
         if name is None and len(self._cameras) == 1:
             return next(iter(self._cameras.values()))
@@ -163,15 +179,6 @@ class RequestHandler:
             transaction=sender.transaction,
         )
         self._publish(Message(sender.topic, response.encode(), correlation=sender.correlation))
-
-
-def _newest(reader: CameraReader) -> Frame:
-    if reader.latest is None:
-        raise CameraError(
-            f"Camera '{reader.name}' has given no frame yet. See its status, and ask again later.",
-            key="camera.no_frame",
-        )
-    return reader.latest
 
 
 def _log_level(command: LogLevelCommand) -> str:

@@ -159,10 +159,14 @@ class Agenda:
 
     def clear(self) -> list[Job]:
         """Give up all waiting jobs and return them."""
-        waiting = [*self._requests, *self._watches.values()]
+        waiting = self.waiting()
         self._requests.clear()
         self._watches.clear()
         return waiting
+
+    def waiting(self) -> list[Job]:
+        """All jobs that wait."""
+        return [*self._requests, *self._watches.values()]
 
     @property
     def requests_waiting(self) -> int:

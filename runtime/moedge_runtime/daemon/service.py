@@ -20,6 +20,7 @@ from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy
 from moedge_runtime.daemon.clock import clock_synced
 from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.outlets import Outlets, Serving
 from moedge_runtime.daemon.preflight import check_config
 from moedge_runtime.daemon.reader import CameraReader
 from moedge_runtime.daemon.request_handler import RequestHandler
@@ -116,6 +117,14 @@ class Daemon:
         """
         check_config(self._config, exit_when_done=self._exit_when_done)
         self._supervision.starting("Checking the bundle and loading the model.")
+        self._outlets = Outlets(self._config, self._commands)
+        self._outlets.start()
+        try:
+            return self._run()
+        finally:
+            self._outlets.stop()
+
+    def _run(self) -> int:
         bundle = open_bundle(self._config.model, self._verify)
         setup = Setup(self._config, bundle, self._watched_answerer)
         try:
@@ -125,6 +134,7 @@ class Daemon:
                 if self._reload is None:
                     return code
                 before, self._config, self._reload = self._config, setup.config, None
+                self._outlets.reconfigure(self._config)
                 logging.getLogger().setLevel((self._log_level or self._config.log.level).upper())
         finally:
             setup.close(stuck=self.stuck)
@@ -154,6 +164,7 @@ class Daemon:
         )
         bridge.on_request = handler.handle
         worker = Worker(self._jobs, setup.answerer)
+        self._outlets.serve(Serving(config, bridge, self._jobs, handler, worker))
         for message in self._carried:
             bridge.client.publish(message)
         bridge.start(before=before)
@@ -170,6 +181,7 @@ class Daemon:
         done = self._reload is None and not self._stop.is_set()
         if done:
             self._await_delivery(bridge)
+        self._outlets.rest()
         self._take_down(handler, worker, readers)
         bridge.publish_health()
         tell = self._change(self._reload, setup) if self._reload is not None else _nothing

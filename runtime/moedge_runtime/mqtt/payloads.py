@@ -310,6 +310,17 @@ class MqttHealth(Payload):
     """null without one."""
 
 
+class BoardHealth(Payload):
+    """The board in `health`."""
+
+    temperature_c: float | None = None
+    """Of the hottest sensor; null if there is none."""
+    under_voltage: bool | None = None
+    """Whether the power supply is too weak now; null where nothing says so."""
+    pace: Literal["normal", "slow", "slower"] = "normal"
+    """slow and slower: answers are spaced out, because of heat or weak power."""
+
+
 class DeviceHealth(Payload):
     """`<base>/<device>/health`."""
 
@@ -321,6 +332,7 @@ class DeviceHealth(Payload):
     cameras: dict[str, CameraHealth]
     watches: dict[str, WatchHealth]
     requests_waiting: int
+    board: BoardHealth = BoardHealth()
     mqtt: MqttHealth
 
 
