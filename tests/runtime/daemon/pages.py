@@ -107,6 +107,7 @@ def site(
 
 def _serves(running: Site) -> bool:
     try:
-        return running.scraped().get("moedge_serving") == 1 and send(running.web, "GET", "/").status == 200
+        has_frame = 'moedge_camera_last_frame_age_seconds{camera="panel"}' in running.scraped()
+        return has_frame and send(running.web, "GET", "/").status == 200
     except OSError:
         return False
