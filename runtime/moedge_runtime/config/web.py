@@ -80,7 +80,7 @@ class WebConfig(Frozen):
     token: Annotated[SecretStr | None, AfterValidator(_token_is_one)] = None
     """What opens the page, 16 characters at least; write ${NAME} to take it from the environment."""
     token_file: ResolvedPath | None = None
-    """File whose first line is the token; read at start and at a reload."""
+    """File whose first line is the token; read at start and whenever another configuration is taken over."""
     hosts: tuple[HostName, ...] = ()
     """Further host names by which it is reached. Addresses, localhost and the machine's own name always work."""
     allow_changes: bool = False
@@ -97,7 +97,7 @@ class ProtectionConfig(Frozen):
     """Slowing down before the kernel or the power supply does."""
 
     slow_at: Annotated[float, Field(ge=30, le=110)] | None = None
-    """Temperature in °C from which answers are spaced out; null for 10 below the one at which the kernel slows the
-    processor down, or 70 where it does not say."""
+    """Temperature in °C from which answers are spaced out; null for 10 below the one at which the kernel, or the
+    firmware of a Raspberry Pi, slows the processor down; never where that is not known."""
     enabled: bool = True
     """false: temperatures and under-voltage are reported and nothing is done about them."""

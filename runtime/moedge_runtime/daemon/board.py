@@ -16,6 +16,10 @@ _PASSIVE = "passive"
 """Type of the trip point at which the kernel slows the processor down
 (kernel.org, Documentation/driver-api/thermal/sysfs-api.rst, trip_point_[0-*]_type)."""
 
+RASPBERRY_PI_LIMIT_C = 80.0
+"""Its zones have no passive trip point: the firmware slows down by itself
+(raspberrypi.com/documentation/computers/raspberry-pi.html, frequency management and thermal control)."""
+
 _UNDER_VOLTAGE_BIT = 0
 _THROTTLED_BITS = (1, 2, 3)
 """Of get_throttled: under-voltage; clock capped, throttled, soft temperature limit, all of them now
@@ -29,12 +33,12 @@ class Zone:
     Attributes:
         name: Its type, such as cpu-thermal; with its number where two have the same.
         temperature_c: Now.
-        passive_c: At which the kernel slows the processor down; None if it does not say.
+        limit_c: At which the kernel, or the firmware, slows the processor down; None if that is not known.
     """
 
     name: str
     temperature_c: float
-    passive_c: float | None = None
+    limit_c: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def read_board(root: Path = ROOT) -> Reading:
 
 
 def _zones(root: Path) -> Iterator[Zone]:
+    is_pi = (_text(root / "proc/device-tree/model") or "").startswith("Raspberry Pi")
+    default_c = RASPBERRY_PI_LIMIT_C if is_pi else None
     seen: set[str] = set()
     for folder in sorted(root.glob("sys/class/thermal/thermal_zone*")):
         temperature_c = _degrees(folder / "temp")
@@ -81,7 +87,7 @@ def _zones(root: Path) -> Iterator[Zone]:
             for kind in folder.glob("trip_point_*_type")
             if _text(kind) == _PASSIVE and (trip_c := _degrees(kind.with_name(kind.name[:-4] + "temp"))) is not None
         ]
-        yield Zone(name, temperature_c, min((trip_c for trip_c in trips if trip_c > 0), default=None))
+        yield Zone(name, temperature_c, min((trip_c for trip_c in trips if trip_c > 0), default=default_c))
 
 
 def _voltage_alarm(root: Path) -> bool | None:

@@ -19,7 +19,7 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 REPEATS = 5
 WINDOW_S = 60.0
-"""Of lines of one place in the code and with the same text so many are written within this time."""
+"""Of warnings and errors of one place in the code and with the same text so many are written within this time."""
 
 _MAX_LINES = 512
 _MAX_CHARACTERS = 8192
@@ -97,7 +97,10 @@ class JournalFormatter(logging.Formatter):
 
 
 class RepeatFilter(logging.Filter):
-    """Lets REPEATS equal lines through within WINDOW_S, and says with the next one how many were left out."""
+    """Lets REPEATS equal warnings or errors through within WINDOW_S, and says with the next how many were left out.
+
+    What is less than a warning, such as an answer, is a fact of its own every time.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -107,6 +110,8 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See logging.Filter."""
+        if record.levelno < logging.WARNING:
+            return True
         message = record.getMessage()
         key, now_s = (record.name, record.lineno, message), self._clock()
         with self._lock:

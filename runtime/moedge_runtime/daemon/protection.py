@@ -17,10 +17,6 @@ PERIOD_S = 5.0
 MARGIN_C = 10.0
 """So far below the kernel's own limit answers begin to be spaced out."""
 
-UNKNOWN_LIMIT_C = 80.0
-"""Where no thermal zone names its limit: a Raspberry Pi's firmware slows down from 80 °C on
-(raspberrypi.com/documentation/computers/raspberry-pi.html, frequency management and thermal control)."""
-
 SLOWER_C = 5.0
 """So far above the first temperature answers are spaced out further."""
 
@@ -75,9 +71,9 @@ class Governor:
         return self.level
 
     def _heat_level(self, reading: Reading) -> tuple[Level, str]:
-        """The level that the hottest zone asks for, and why. A board without sensors is never too hot."""
+        """The level that the zone closest to its limit asks for, and why. A zone without a limit is never too hot."""
         above_c, hottest = max(
-            ((zone.temperature_c - self._start_c(zone.passive_c), zone) for zone in reading.zones),
+            ((zone.temperature_c - self._start_c(zone.limit_c), zone) for zone in reading.zones),
             key=lambda pair: pair[0],
             default=(float("-inf"), None),
         )
@@ -91,10 +87,10 @@ class Governor:
         )
         return level, f"{hottest.name} is at {hottest.temperature_c:.0f} °C" if hottest else ""
 
-    def _start_c(self, passive_c: float | None) -> float:
+    def _start_c(self, limit_c: float | None) -> float:
         if self._slow_at_c is not None:
             return self._slow_at_c
-        return (UNKNOWN_LIMIT_C if passive_c is None else passive_c) - MARGIN_C
+        return float("inf") if limit_c is None else limit_c - MARGIN_C
 
 
 class Protection:

@@ -60,6 +60,11 @@ def test_repeats_are_left_out_and_counted() -> None:
     assert last.getMessage() == "again (and 7 times more within the last minutes)"
 
 
+def test_answers_are_never_left_out() -> None:
+    repeats = RepeatFilter()
+    assert all(repeats.filter(record("panel/number: 42", logging.INFO)) for _ in range(1000))
+
+
 def test_a_line_has_an_end() -> None:
     assert len(formatter("text").format(record("x" * 100_000))) < 10_000
 

@@ -34,6 +34,7 @@ FAKE_JETSON = {
     f"{ZONE}2/temp": "",
 }
 FAKE_PI = {
+    "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
     f"{ZONE}0/type": "cpu-thermal",
     f"{ZONE}0/temp": "55000",
     f"{ZONE}0/trip_point_0_type": "critical",
@@ -77,14 +78,18 @@ def test_a_raspberry_pi_says_how_its_power_is(
     assert (reading.under_voltage, reading.throttled) == (under_voltage, throttled)
 
 
+def test_a_raspberry_pis_limit_is_that_of_its_firmware(tmp_path: Path) -> None:
+    assert read_board(write(tmp_path, FAKE_PI)).zones == (Zone("cpu-thermal", 55.0, 80.0),)
+
+
 def test_a_machine_without_sensors_is_never_slowed_down(tmp_path: Path) -> None:
     reading = read_board(tmp_path)
     assert reading == Reading()
     assert Governor(None).note(reading, 0.0) == Level.NORMAL
 
 
-def levels(governor: Governor, temperatures: list[float], passive_c: float | None) -> list[Level]:
-    return [governor.note(Reading((Zone("cpu", value, passive_c),)), 0.0) for value in temperatures]
+def levels(governor: Governor, temperatures: list[float], limit_c: float | None) -> list[Level]:
+    return [governor.note(Reading((Zone("cpu", value, limit_c),)), 0.0) for value in temperatures]
 
 
 N, S, T = Level.NORMAL, Level.SLOW, Level.SLOWER
@@ -93,7 +98,8 @@ N, S, T = Level.NORMAL, Level.SLOW, Level.SLOWER
 def test_answers_are_spaced_out_before_the_kernel_acts_and_not_at_every_degree() -> None:
     rise, fall = [60, 88.9, 89, 93.9, 94, 99], [91, 89.1, 89, 88, 84.1, 83.9, 88.9]
     assert levels(Governor(None), rise + fall, 99.0) == [N, N, S, S, T, T, T, T, T, S, S, N, N]
-    assert levels(Governor(None), [69, 70, 75, 80], None) == [N, S, T, T], "80 °C where no zone says its limit"
+    assert levels(Governor(None), [69, 90, 120], None) == [N, N, N], "how hot it may become is not known"
+    assert levels(Governor(60.0), [59, 60, 65], None) == [N, S, T]
     assert levels(Governor(50.0), [49, 50, 56], 99.0) == [N, S, T]
 
 
