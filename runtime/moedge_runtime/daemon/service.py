@@ -17,6 +17,7 @@ from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy
 from moedge_runtime.daemon.clock import clock_synced
 from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.model_state import ModelState
 from moedge_runtime.daemon.preflight import check_config
 from moedge_runtime.daemon.reader import CameraReader
 from moedge_runtime.daemon.request_handler import RequestHandler
@@ -81,6 +82,7 @@ class Daemon:
         self._jobs = JobQueue()
         self._reload: reload.Reload | None = None
         self._carried: list[Message] = []
+        self._state = ModelState.of_unit()
         self.restart = False
         self.stuck = False
 
@@ -97,7 +99,7 @@ class Daemon:
     def request_reload(self) -> None:
         """Read the configuration's file again, as the request `reload`; the outcome is logged. From any thread."""
         with suppress(RequestError):  # enough of these wait already
-            self._commands.add(Command("reload", lambda outcome: None))
+            self._commands.add(Command("reload", self._state.reload_ended))
 
     def run(self) -> int:
         """Run until stopped, or done.
@@ -110,17 +112,20 @@ class Daemon:
             MoedgeError: The bundle or the embedded broker is not usable.
         """
         check_config(self._config, exit_when_done=self._exit_when_done)
+        self._state.begin()
         bundle = open_bundle(self._config.model, self._verify)
         setup = Setup(self._config, bundle, self._open_answerer)
         try:
             before: Config | None = None
             while True:
+                self._state.loaded(self._config.model.bundle, setup.bundle)
                 code = self._serve(setup, before)
                 if self._reload is None:
                     return code
                 before, self._config, self._reload = self._config, setup.config, None
                 logging.getLogger().setLevel((self._log_level or self._config.log.level).upper())
         finally:
+            self._state.close()
             setup.close(stuck=self.stuck)
 
     @property
@@ -147,6 +152,7 @@ class Daemon:
             commands=self._commands,
         )
         bridge.on_request = handler.handle
+        bridge.on_answer = self._state.answer
         worker = Worker(self._jobs, setup.answerer)
         for message in self._carried:
             bridge.client.publish(message)
