@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml $(CORE_BUILD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet --editable '.[camera,broker,export]'
+	$(BIN)/pip install --quiet --editable '.[camera,broker,update,export]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
