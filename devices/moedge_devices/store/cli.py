@@ -86,7 +86,9 @@ def list_(*, name: str | None, available: bool, **options: Any) -> tuple[dict[st
     config = _config(options)
     store = Store(config.store)
     if available:
-        releases = sorted(_index(config, store)[0].releases, key=lambda each: (each.name, -each.number))
+        with store.locked():  # what was seen of the source is noted
+            index, _ = _index(config, store)
+        releases = sorted(index.releases, key=lambda each: (each.name, -each.number))
         rows = [each.model_dump() for each in releases if name in (None, each.name)]
         lines = [
             f"  {row['name']}@{row['version']}  {row['bytes']:,} bytes  {', '.join(row['channels']) or 'no channel'}"

@@ -100,7 +100,7 @@ class DirectorySource:
             raise NotThereError(f"{self} has no '{name}'. It is not whole: publish again.") from error
         except OSError as error:
             raise SourceError(
-                f"'{name}' of {self} cannot be read: {error.strerror or error}. What was copied is kept; look at the disk.",
+                f"'{name}' of {self} cannot be read: {error.strerror or error}. What was copied is kept.",
                 key="update.unreadable",
             ) from error
 

@@ -95,7 +95,7 @@ def read_anchor(path: Path) -> Keys:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"The keys '{path}' cannot be read ({error.strerror}). Give the file of your key ceremony, docs/updates.md.",
+            f"The keys '{path}' cannot be read ({error.strerror}). Give that of your key ceremony, docs/updates.md.",
             key="config.keys",
         ) from error
     try:

@@ -1,6 +1,6 @@
 """`moedge run` whose model is in head.onnx: `python fake_daemon.py CONFIG`.
 
-`broken` cannot be loaded, `mute` fails on every frame, `deadly` kills the process when it is loaded, anything else answers.
+`broken` cannot be loaded, `mute` fails on every frame, `deadly` kills the process when it is loaded, all else answers.
 """
 
 import os

@@ -20,9 +20,7 @@ class HttpsServer:
         status: Answer with this status instead.
     """
 
-    def __init__(
-        self, directory: Path, cert: Path, key: Path, *, client_ca: Path | None = None, port: int = 0
-    ) -> None:
+    def __init__(self, directory: Path, cert: Path, key: Path, *, client_ca: Path | None = None, port: int = 0) -> None:
         self.requests: list[tuple[str, str | None]] = []
         self.cut_after: int | None = None
         self.ranges, self.truncate = True, 0

@@ -1,11 +1,12 @@
-"""`moedge bundle`, which kills itself at a point: `python mortal_update.py POINT ARGUMENTS…`.
+"""`moedge bundle` in a forked process, which kills itself at a point; a new interpreter would take seconds to import.
 
-A point is CLASS.METHOD:before or :after, and optionally :NUMBER of the call, from 1.
+A point is CLASS.METHOD:before or :after, and optionally :NUMBER of the call, from 1; or never.
 """
 
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from moedge_devices.store import install, store, update
@@ -41,12 +42,22 @@ def arm(point: str) -> None:
     setattr(OWNERS[owner], method, mortal)
 
 
-if __name__ == "__main__":
-    update.STEP_S = 0.05
-    if sys.argv[1] != "never":
-        arm(sys.argv[1])
-    try:
-        sys.exit(bundle.main(args=sys.argv[2:], prog_name="moedge bundle", standalone_mode=False) or 0)
-    except MoedgeError as error:
-        print(f"{error.key}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+def run(point: str, arguments: list[str], output: Path) -> int:
+    """The exit code, negative for the signal that killed it; standard output goes to a file."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            with output.open("wb") as file:
+                os.dup2(file.fileno(), 1)
+            sys.stdout = os.fdopen(1, "w", closefd=False)
+            update.STEP_S = 0.05
+            if point != "never":
+                arm(point)
+            code = bundle.main(args=arguments, prog_name="moedge bundle", standalone_mode=False) or 0
+        except MoedgeError as error:
+            code = error.exit_code
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -135,9 +135,7 @@ def test_a_server_of_another_authority_and_an_expired_certificate_are_refused(
             assert caught.value.key == "update.certificate"
 
 
-def test_a_server_may_ask_for_the_devices_certificate(
-    publisher: Publisher, authority: Authority, board: Board
-) -> None:
+def test_a_server_may_ask_for_the_devices_certificate(publisher: Publisher, authority: Authority, board: Board) -> None:
     publisher.release("1")
     cert, key = authority.issue("device", common_name="gate-01")
     with HttpsServer(publisher.directory, *authority.issue("server"), client_ca=authority.ca) as server:

@@ -162,9 +162,7 @@ def test_a_disk_that_gets_full_leaves_what_is_there_whole(
         verify_bundle(small.store.open("panel", "1"))
 
 
-def test_a_read_only_disk_is_said(
-    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_disk_is_said(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher.release("1")
     with mounted(tmp_path / "disk", "-o", "size=10m") as disk:
         readable = Board(disk / "store", publisher)

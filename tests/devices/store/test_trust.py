@@ -152,7 +152,7 @@ def test_keys_that_the_old_root_has_not_signed_change_nothing(publisher: Publish
 
     publisher.release("1")
     evil, evil_pub = make_key(publisher.place, "evil")
-    signer, signer_pub = make_key(publisher.place, "evil-signer")
+    _, signer_pub = make_key(publisher.place, "evil-signer")
     content = make_keys(2, [evil_pub.read_text()], [signer_pub.read_text()], [evil])
     (publisher.directory / "keys" / "2.json").write_bytes(content)
     assert refused(board).key == "update.unknown_signer"

@@ -1,4 +1,4 @@
-"""Updates with a real daemon process: kept when it answers, undone when it does not, wherever the updater was killed."""
+"""Updates with a real daemon process: kept when it answers, else undone, wherever the updater was killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices.store.samples import Board, Publisher
+from devices.store.mortal_update import run
+from devices.store.samples import Board
 from moedge_devices.store.daemon import RunningDaemon
 from moedge_runtime.bundle import Bundle, verify_bundle
 from moedge_runtime.mqtt.listening import free_port
@@ -81,25 +82,21 @@ def daemon(place: Path, board: Board) -> Iterator[Running]:
 
 
 class Updates:
-    """Runs `moedge bundle update` in a process."""
+    """Runs `moedge bundle update` in a process of its own."""
 
     def __init__(self, board: Board, daemon: Running) -> None:
+        self._output = daemon.directory.with_name("update.json")
         self._options = [
             *("--store", board.store.root, "--source", board.publisher.directory),
             *("--keys", board.publisher.keys_file, "--runtime-directory", daemon.directory, "--json"),
         ]
 
     def __call__(self, *arguments: str, point: str = "never", within: str = "30s") -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(
-            [sys.executable, HERE / "mortal_update.py", point, "update", "--within", within, *self._options, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode in (0, 1, 2, -signal.SIGKILL), done.stderr
-        assert done.returncode < 0 or done.stdout, done.stderr
-        return done.returncode, json.loads(done.stdout) if done.stdout else {}
+        options = [str(option) for option in self._options]
+        code = run(point, ["update", "--within", within, *options, *arguments], self._output)
+        text = self._output.read_text()
+        assert code in (0, 1, 2, -signal.SIGKILL), text
+        return code, json.loads(text) if code >= 0 else {}
 
 
 @pytest.fixture
