@@ -137,6 +137,7 @@ def test_a_version_that_cannot_be_loaded_or_does_not_answer_is_undone_and_not_tr
     assert update()[1]["status"] == "updated"
 
 
+@pytest.mark.slow
 def test_a_version_that_kills_the_daemon_is_undone_for_its_next_start(
     board: Board, daemon: Running, update: Updates
 ) -> None:
@@ -169,6 +170,7 @@ GOOD_POINTS = [
 ]
 
 
+@pytest.mark.slow
 def test_an_updater_killed_at_any_point_is_finished_by_the_next_run(
     board: Board, daemon: Running, update: Updates
 ) -> None:
@@ -176,8 +178,6 @@ def test_an_updater_killed_at_any_point_is_finished_by_the_next_run(
         version = str(number)
         board.publisher.release(version)
         code, _ = update(point=point)
-        if point.startswith("Memory.note"):
-            assert code == -signal.SIGKILL, point  # its first note is that of the index
         assert code == -signal.SIGKILL, point
         for each in board.store.installed():
             verify_bundle(Bundle.open(each.path))
@@ -210,6 +210,7 @@ def test_an_updater_killed_while_it_goes_back_still_goes_back(board: Board, daem
         assert update()[1]["error"]["key"] == "update.failed_before", point
 
 
+@pytest.mark.slow
 def test_a_reboot_in_the_middle_ends_with_a_version_that_answers(
     board: Board, daemon: Running, update: Updates
 ) -> None:
