@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml $(CORE_BUILD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet --editable '.[camera,broker,export]'
+	$(BIN)/pip install --quiet --editable '.[camera,broker,update,export]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -108,7 +108,7 @@ test-deb: $(VENV)/.installed-dev deb ## install, use, upgrade and purge the pack
 
 lock-deb: $(VENV)-wheels/.installed ## choose anew which versions of Python libraries the packages hold
 	$(VENV)-wheels/bin/pip install --quiet 'uv>=0.13,<1'
-	for python in 3.10 3.11; do $(VENV)-wheels/bin/uv pip compile --quiet pyproject.toml --extra camera --extra broker --upgrade \
+	for python in 3.10 3.11; do $(VENV)-wheels/bin/uv pip compile --quiet pyproject.toml --extra camera --extra broker --extra update --upgrade \
 	  --generate-hashes --python-version $$python --python-platform aarch64-manylinux_2_28 --no-annotate --no-header \
 	  --output-file devices/debian/requirements-$$python.txt || exit 1; done
 

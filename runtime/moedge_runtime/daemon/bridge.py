@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -16,6 +15,7 @@ from moedge_runtime.camera import Frame
 from moedge_runtime.config import Config
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.daemon.answers import answer_payload, error_info, precision_of
+from moedge_runtime.daemon.bundle_check import bundle_names, manifest_sha256
 from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes, utc_now
 from moedge_runtime.daemon.counters import WatchCounters
 from moedge_runtime.daemon.events import alert_payload, answered_event, dropped_event, pending_event
@@ -53,8 +53,6 @@ from moedge_runtime.mqtt.spool import Spool
 from moedge_runtime.mqtt.spool_clock import moment_now
 from moedge_runtime.mqtt.topics import Topics
 
-MANIFEST = "manifest.json"
-
 STATE_DIRECTORY = "STATE_DIRECTORY"
 """Set by systemd for a unit with StateDirectory=."""
 
@@ -81,6 +79,7 @@ class Bridge:
         on_request: Set by the daemon before `start`.
         on_answer: Called with every answer that was made, on the model's thread; likewise.
         board: Says how the board is; likewise.
+        on_asked: Called for every frame about which the model was asked, with whether it answered; likewise.
     """
 
     def __init__(self, config: Config, bundle: Bundle, address: BrokerAddress, jobs: JobQueue) -> None:
@@ -95,9 +94,13 @@ class Bridge:
         self.on_request: Callable[[Received], None] = lambda message: None
         self.on_answer: Callable[[Job, Result, AnswerPayload], None] = lambda job, result, answer: None
         self.board: Callable[[], BoardHealth] = BoardHealth
+        self.on_asked: Callable[[bool], None] = lambda answered: None
         self._model = self._describe_model()
         self._answer_model = AnswerModel(
-            name=self._model.name, bundle=self._model.bundle, precision=self._model.precision
+            name=self._model.name,
+            bundle=self._model.bundle,
+            version=self._model.version,
+            precision=self._model.precision,
         )
         home = config.mqtt.home_assistant
         self._birth = birth_topic(home.prefix) if home else None
@@ -199,6 +202,7 @@ class Bridge:
             reference = self._publish_picture(job.camera, job.frame, identifier)
             payload = payload.model_copy(update={"snapshot": reference})
         name = f"{job.camera}/{job.watch or 'request'}"
+        self.on_asked(payload.error is None)
         if payload.error is None:
             self._counters.answered()
             log.info("%s: %s (%.1f s)", name, one_line(payload.text), result.ended_s - result.began_s)
@@ -305,13 +309,15 @@ class Bridge:
 
     def _describe_model(self) -> ModelInfo:
         manifest = self._bundle.manifest
+        name, version = bundle_names(self._config.model.bundle, self._bundle)
         return ModelInfo(
             name=manifest.model.source.name,
             architecture=manifest.model.architecture,
-            bundle=self._bundle.path.resolve().name,
+            bundle=name,
+            version=version,
             form=manifest.form,
             precision=precision_of(manifest),
-            manifest_sha256=hashlib.sha256(self._bundle.file(MANIFEST).read_bytes()).hexdigest(),
+            manifest_sha256=manifest_sha256(self._bundle),
         )
 
     def _publish_info(self) -> None:

@@ -42,14 +42,14 @@ def prepare(command: Command, setup: Setup, *, exit_when_done: bool, verify: boo
         _refuse(command, error)
         return None
     try:
-        if new.config.model_dump() == setup.config.model_dump():
+        if new.config.model_dump() == setup.config.model_dump() and not _points_elsewhere(setup):
             new.commit()
             command.respond(ConfigResult(changed=False, model_loaded=False).model_dump())
             return None
         check_config(new.config, exit_when_done=exit_when_done or new.config.exit_when_done)
         if spool_directory(new.config) != spool_directory(setup.config) and (spool := spool_of(new.config)):
             spool.close()
-        if new.config.model != setup.config.model:
+        if new.config.model != setup.config.model or _points_elsewhere(setup):
             return Reload(command, new, open_bundle(new.config.model, verify))
         check_config(new.config, setup.answerer.check)
         return Reload(command, new, setup.bundle)
@@ -88,6 +88,11 @@ def keeps_status(before: Config, after: Config) -> bool:
         and before.mqtt.url == after.mqtt.url
         and before.mqtt.embedded == after.mqtt.embedded
     )
+
+
+def _points_elsewhere(setup: Setup) -> bool:
+    """Whether `model.bundle` is a link that points to another bundle than the one that is loaded."""
+    return setup.config.model.bundle.resolve() != setup.bundle.path.resolve()
 
 
 def _refuse(command: Command, error: MoedgeError) -> None:

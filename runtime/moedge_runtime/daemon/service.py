@@ -20,6 +20,7 @@ from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy
 from moedge_runtime.daemon.clock import clock_synced
 from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.model_state import ModelState
 from moedge_runtime.daemon.outlets import Outlets, Serving
 from moedge_runtime.daemon.preflight import check_config
 from moedge_runtime.daemon.reader import CameraReader
@@ -87,6 +88,7 @@ class Daemon:
         self._reload: reload.Reload | None = None
         self._carried: list[Message] = []
         self._supervision = Supervision.from_environment(os.environ)
+        self._state = ModelState.of_unit()
         self.restart = False
         self.stuck = False
 
@@ -103,7 +105,7 @@ class Daemon:
     def request_reload(self) -> None:
         """Read the configuration's file again, as the request `reload`; the outcome is logged. From any thread."""
         with suppress(RequestError):  # enough of these wait already
-            self._commands.add(Command("reload", lambda outcome: None))
+            self._commands.add(Command("reload", self._state.reload_ended))
 
     def run(self) -> int:
         """Run until stopped, or done.
@@ -125,11 +127,13 @@ class Daemon:
             self._outlets.stop()
 
     def _run(self) -> int:
+        self._state.begin()
         bundle = open_bundle(self._config.model, self._verify)
         setup = Setup(self._config, bundle, self._watched_answerer)
         try:
             before: Config | None = None
             while True:
+                self._state.loaded(self._config.model.bundle, setup.bundle)
                 code = self._serve(setup, before)
                 if self._reload is None:
                     return code
@@ -137,6 +141,7 @@ class Daemon:
                 self._outlets.reconfigure(self._config)
                 logging.getLogger().setLevel((self._log_level or self._config.log.level).upper())
         finally:
+            self._state.close()
             setup.close(stuck=self.stuck)
 
     @property
@@ -163,6 +168,7 @@ class Daemon:
             commands=self._commands,
         )
         bridge.on_request = handler.handle
+        bridge.on_asked = self._state.answer
         worker = Worker(self._jobs, setup.answerer)
         self._outlets.serve(Serving(config, bridge, self._jobs, handler, worker))
         for message in self._carried:

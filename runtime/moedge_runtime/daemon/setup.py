@@ -61,7 +61,7 @@ class Setup:
         Raises:
             MoedgeError: A part cannot be started; everything is as it was before.
         """
-        before, loads = self.config, config.model != self.config.model
+        before, loads = self.config, config.model != self.config.model or bundle is not self.bundle
         if loads:
             self._load(config, bundle)
         if config.mqtt.embedded != before.mqtt.embedded:

@@ -59,6 +59,8 @@ class AnswerModel(Payload):
 
     name: str
     bundle: str
+    version: str | None = None
+    """As in `info`."""
     precision: str
     """Of the experts."""
 
@@ -220,6 +222,9 @@ class ModelInfo(Payload):
     name: str
     architecture: str
     bundle: str
+    """Last part of `model.bundle`."""
+    version: str | None = None
+    """If `model.bundle` is a link: last part of what it points to, its version in a bundle store."""
     form: Literal["paged", "inline"]
     precision: str
     manifest_sha256: str

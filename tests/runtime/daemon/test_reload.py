@@ -368,3 +368,46 @@ def test_the_embedded_broker_moves_with_its_configuration_and_comes_back_if_it_c
         with Listener(BrokerAddress("127.0.0.1", other), "t/#") as listener:
             listener.message("t/d/panel/answer")
         assert len(models.opened) == 1
+
+
+def test_a_link_that_points_elsewhere_is_another_model_although_the_file_is_the_same(
+    path: Path,
+    bundle: Path,
+    broker: BrokerAddress,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, state = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("run")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(state))
+    versions = [write_sample(store / "versions" / name) for name in ("1", "2", "bad")]
+    link = store / "sample"
+    link.symlink_to(versions[0])
+
+    def point_to(version: Path) -> None:
+        (store / "new").symlink_to(version)
+        (store / "new").replace(link)
+
+    path.write_text(changed(path, model={"bundle": str(link)}))
+    with Listener(broker, "t/#") as listener, running(path) as models:
+        model = listener.json("t/d/panel/answer")["model"]
+        assert (model["bundle"], model["version"]) == ("sample", "1")
+        point_to(versions[1])
+        assert ask(listener, "reload")["data"] == {"changed": True, "model_loaded": True}
+        listener.message("t/d/panel/answer", '"version":"2"')
+        info = listener.json("t/d/info", '"version":"2"')
+        assert (info["model"]["bundle"], info["model"]["version"]) == ("sample", "2")
+        assert ask(listener, "reload")["data"] == {"changed": False, "model_loaded": False}
+        wait_until(lambda: json.loads((state / "model.json").read_text())["answers"] > 0, "answers in model.json")
+        said = json.loads((state / "model.json").read_text())
+        assert (said["configured"], said["bundle"]) == (str(link), str(versions[1]))
+        point_to(versions[2])
+        models.refuse.add("bad")
+        assert ask(listener, "reload")["error"]["key"] == "bundle.fake"
+        listener.clear()
+        assert listener.json("t/d/panel/answer")["model"]["version"] == "2", "the old one again"
+        assert json.loads((state / "model.json").read_text())["bundle"] == str(versions[1])
+        link.unlink()
+        assert ask(listener, "reload")["error"]["key"] == "bundle.not_found"
+        listener.clear()
+        listener.message("t/d/panel/answer", '"version":"2"')
+        link.symlink_to(versions[1])

@@ -32,7 +32,9 @@ from moedge_runtime.mqtt.payloads import (
 from moedge_runtime.mqtt.topics import Topics
 
 CAPTURED = datetime(2026, 11, 23, 8, 15, 30, 250_000, timezone.utc)
-MODEL = AnswerModel(name="Qwen/Qwen3-VL-30B-A3B-Instruct", bundle="qwen3-vl-30b-int4", precision="int4")
+MODEL = AnswerModel(
+    name="Qwen/Qwen3-VL-30B-A3B-Instruct", bundle="qwen3-vl-30b-int4", version="2026.11", precision="int4"
+)
 SNAPSHOT = SnapshotRef(
     topic="moedge/panel-01/panel/snapshot",
     bytes=48_211,
@@ -158,6 +160,7 @@ EXAMPLES: dict[str, Payload] = {
             name=MODEL.name,
             architecture="Qwen3VLMoeForConditionalGeneration",
             bundle=MODEL.bundle,
+            version=MODEL.version,
             form="paged",
             precision=MODEL.precision,
             manifest_sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

@@ -48,8 +48,10 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "topic write moedge/panel-01/health\n"
         "topic write moedge/panel-01/response/+\n"
         "topic write moedge/panel-01/+/status\n"
+        "topic write moedge/panel-01/+/event\n"
         "topic write moedge/panel-01/+/answer\n"
         "topic write moedge/panel-01/+/answer/last\n"
+        "topic write moedge/panel-01/+/alert/+\n"
         "topic write moedge/panel-01/+/snapshot\n"
         "topic write moedge/panel-01/+/watch/+\n"
     )
