@@ -99,10 +99,27 @@ inline void softmax_parts(uint32_t count, uint32_t lanes, const uint32_t* seen, 
   }
 }
 
+// Rows of a chunk that are multiplied at once, and meanwhile fetched: those of the keys behind them and their values,
+// which lie too far apart for the processor to foresee.
+constexpr uint32_t kRowsAtOnce = 16;
+
+inline void fetch(const float* rows, size_t floats) {
+  constexpr size_t kLine = 16;
+  for (size_t at = 0; at < floats; at += kLine) __builtin_prefetch(rows + at);
+}
+
 template <class Wide, class Narrow>
 void attend(const float* queries, uint32_t lanes, uint32_t head_dim, const Chunk& chunk, const uint32_t* seen,
             float* scores, const Attended& result) {
-  product<Wide, Narrow>(chunk.keys, head_dim, 1, chunk.count, head_dim, queries, lanes, scores);
+  for (uint32_t key = 0; key < chunk.count; key += kRowsAtOnce) {
+    const uint32_t left = chunk.count - key;
+    const uint32_t rows = left < kRowsAtOnce ? left : kRowsAtOnce;
+    const uint32_t behind = left - rows < kRowsAtOnce ? left - rows : kRowsAtOnce;
+    const size_t at = size_t{key} * head_dim;
+    fetch(chunk.keys + at + size_t{rows} * head_dim, size_t{behind} * head_dim);
+    fetch(chunk.values + at, size_t{rows} * head_dim);
+    product<Wide, Narrow>(chunk.keys + at, head_dim, 1, rows, head_dim, queries, lanes, scores + size_t{key} * lanes);
+  }
   softmax_parts(chunk.count, lanes, seen, scores, result.largest, result.sum);
   product<Wide, Narrow>(chunk.values, 1, head_dim, head_dim, chunk.count, scores, lanes, result.mixed);
 }

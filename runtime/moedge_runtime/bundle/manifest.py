@@ -204,8 +204,8 @@ class Manifest(_Frozen):
     """By part of `quantization` that has files of its own: a fingerprint of everything that their bytes follow from
     (weights, architecture, precision, versions). An export may take over a part whose fingerprint is the same."""
     weights: dict[str, list[WeightPlace]] = {}
-    """By graph of `graphs.layers` and `graphs.head`: all of its weights. Empty in an inline bundle, in one of an earlier
-    version, and where the graphs are to compute with float activations on quantized weights."""
+    """By graph of `graphs.layers` and `graphs.head`: all of its weights. Empty in an inline bundle, in one of earlier
+    versions, and where the graphs are to compute with float activations on quantized weights."""
     files: list[FileEntry]
 
     @model_validator(mode="after")

@@ -83,6 +83,4 @@ def open_dense(
 def _open_layers(bundle: Bundle, options: EngineOptions, experts: ExpertBank, cache: KvCache) -> Layers:
     if not native_layers(bundle, options):
         return OnnxLayers(bundle, cache, options.provider, options.threads)
-    return NativeLayers(
-        bundle, cache, experts if isinstance(experts, NativeExperts) else None, threads=options.threads
-    )
+    return NativeLayers(bundle, cache, experts if isinstance(experts, NativeExperts) else None, threads=options.threads)

@@ -343,7 +343,9 @@ class _Weights:
             )
         count = int(np.prod(shape))
         try:
-            values = np.fromfile(self._bundle.file(place.file), np.dtype(dtype).newbyteorder("<"), count, "", place.offset)
+            values = np.fromfile(
+                self._bundle.file(place.file), np.dtype(dtype).newbyteorder("<"), count, "", place.offset
+            )
         except OSError as error:
             raise BundleError(
                 f"'{self._bundle.file(place.file)}' cannot be read: {error}. Check the disk.", key="bundle.file_missing"
