@@ -43,8 +43,8 @@ std::vector<float> by_token(const DenseShape& shape, const std::vector<float>& c
   return out;
 }
 
-// A block's int8 activations are off by 0.3 % of its largest value, and zero points that are arbitrary make of that what
-// a sum of all inputs is off. A value in a wrong place costs far more.
+// A block's int8 activations are off by 0.3 % of its largest value, and zero points that are arbitrary make of that
+// what a sum of all inputs is off. A value in a wrong place costs far more.
 double tolerance(const Quantization& quantization) { return quantization.bits == 32 ? 2e-6 : 0.03; }
 
 void compare(const DenseModel& model, uint32_t layer, uint32_t tokens) {

@@ -12,7 +12,7 @@ RECORD = 100
 
 
 class ScriptedEngine:
-    """Asks whether to stop before each of two layers of its prefill and once for each of three decoded tokens, by a clock of its own."""
+    """Asks whether to stop before each of two layers and each of three decoded tokens, by a clock of its own."""
 
     def __init__(self, *, counted: bool = True, preloaded: int = 0, preload_used: int = 0) -> None:
         self.preloaded, self.preload_used = preloaded, preload_used
