@@ -64,7 +64,8 @@ def expert_rate(
 
 def layer_rate(bundle: Bundle, threads: int, *, tokens: int = TOKENS, rounds: int = 5) -> float:
     """Operations a second of the first decoder layer without its experts, in the core or, without a table of weights,
-    in ONNX Runtime; likewise."""
+    in ONNX Runtime; likewise.
+    """
     manifest = bundle.manifest
     moe_layers = [layer for layer in manifest.model.text.moe_layers if layer == 0]
     text = manifest.model.text.model_copy(update={"num_hidden_layers": 1, "moe_layers": moe_layers})
