@@ -218,7 +218,9 @@ void Dense::run_layer(const moedge_dense_call& call) {
   counts[kNormInput] = groups;
   counts[kProject] = tasks_of(layer_->qkv, kWeightsOfTask);
   counts[kRotate] = groups * shape_.kv_heads;
-  counts[kAttend] = shape_.kv_heads * (one ? chunks : divide_up(call.tokens, tokens_of_block_));
+  chunks_of_task_ = std::max(1U, chunks * shape_.kv_heads / (pool_->size() * kTasksOfThread));
+  counts[kAttend] =
+      shape_.kv_heads * (one ? divide_up(chunks, chunks_of_task_) : divide_up(call.tokens, tokens_of_block_));
   counts[kMerge] = one ? shape_.kv_heads : 0;
   counts[kQuantizeMixed] = floats ? 0 : groups;
   counts[kOutput] = tasks_of(layer_->output, kWeightsOfTask);
@@ -294,7 +296,7 @@ void Dense::step(uint32_t phase, uint32_t task, uint32_t thread) {
     case kRotate:
       return each_token(task / shape_.kv_heads, [&](uint32_t token) { rotate(task % shape_.kv_heads, token); });
     case kAttend:
-      return call_.tokens == 1 ? attend_chunk(task, thread) : attend_tokens(task, thread);
+      return call_.tokens == 1 ? attend_chunks(task, thread) : attend_tokens(task, thread);
     case kMerge:
       return merge_chunks(task, thread);
     case kQuantizeMixed:
@@ -450,23 +452,28 @@ void Dense::put_mixed(uint32_t kv_head, uint32_t begin, uint32_t end, const Atte
   }
 }
 
-// Of the first `keys` slots of the cache.
-Chunk Dense::chunk_of(uint32_t kv_head, uint32_t chunk, uint32_t keys) const {
+// Of the first `keys` slots of the cache; `more`: the caller goes on with the chunk behind it.
+Chunk Dense::chunk_of(uint32_t kv_head, uint32_t chunk, uint32_t keys, bool more) const {
   const uint32_t first = chunk * kChunkKeys;
   const size_t at = (size_t{kv_head} * slots_ + first) * shape_.head_dim;
-  return {call_.keys + at, call_.values + at, std::min(kChunkKeys, keys - first)};
+  return {call_.keys + at, call_.values + at, std::min(kChunkKeys, keys - first), more};
 }
 
-// Of one token: a chunk of a KV head.
-void Dense::attend_chunk(uint32_t task, uint32_t thread) {
+// Of one token: some chunks of a KV head.
+void Dense::attend_chunks(uint32_t task, uint32_t thread) {
   const uint32_t keys = call_.past + 1;
   const uint32_t chunks = divide_up(keys, kChunkKeys);
-  const uint32_t kv_head = task / chunks;
+  const uint32_t tasks = divide_up(chunks, chunks_of_task_);
+  const uint32_t kv_head = task / tasks;
+  const uint32_t begin = task % tasks * chunks_of_task_;
+  const uint32_t end = std::min(chunks, begin + chunks_of_task_);
   const uint32_t lanes = lanes_of(shape_.group());
   const auto* all = reinterpret_cast<const float*>(memory_.data() + buffers_.queries);
-  dense_.attend(all + size_t{kv_head} * shape_.head_dim * lanes, lanes, shape_.head_dim,
-                chunk_of(kv_head, task % chunks, keys), nullptr, scratch(thread).scores,
-                chunk_result(kv_head, task % chunks));
+  for (uint32_t chunk = begin; chunk < end; ++chunk) {
+    dense_.attend(all + size_t{kv_head} * shape_.head_dim * lanes, lanes, shape_.head_dim,
+                  chunk_of(kv_head, chunk, keys, chunk + 1 < end), nullptr, scratch(thread).scores,
+                  chunk_result(kv_head, chunk));
+  }
 }
 
 void Dense::merge_chunks(uint32_t kv_head, uint32_t thread) {
@@ -500,8 +507,8 @@ void Dense::attend_tokens(uint32_t task, uint32_t thread) {
   std::fill_n(all.largest, lanes, kNothingSeen);
   std::fill_n(all.sum, lanes, 0.0F);
   for (uint32_t chunk = 0; chunk * kChunkKeys < keys; ++chunk) {
-    const Chunk part = chunk_of(kv_head, chunk, keys);
     const uint32_t first = chunk * kChunkKeys;
+    const Chunk part = chunk_of(kv_head, chunk, keys, first + kChunkKeys < keys);
     const bool seen_by_all = first + part.count <= call_.past + begin + 1;
     for (uint32_t lane = 0; lane < lanes && !seen_by_all; ++lane) {
       const uint32_t sees = call_.past + begin + lane / shape_.group() + 1;  // keys, from the first of all on

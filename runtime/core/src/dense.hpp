@@ -37,6 +37,8 @@ class Dense {
  private:
   // Queries that a task of a prefill computes side by side, as far as whole tokens go.
   static constexpr uint32_t kQueriesOfTask = 64;
+  // Of one token: tasks of attention for each thread, so that none waits long for another.
+  static constexpr uint32_t kTasksOfThread = 4;
   // Tokens of a task that normalises or quantizes.
   static constexpr uint32_t kTokensOfTask = 8;
   // Weights of a task that multiplies: small enough to share, large enough to be worth taking.
@@ -90,8 +92,8 @@ class Dense {
   void rotate(uint32_t kv_head, uint32_t token);
   uint32_t gather_queries(uint32_t kv_head, uint32_t begin, uint32_t end, float* queries) const;
   void put_mixed(uint32_t kv_head, uint32_t begin, uint32_t end, const Attended& all);
-  Chunk chunk_of(uint32_t kv_head, uint32_t chunk, uint32_t keys) const;
-  void attend_chunk(uint32_t task, uint32_t thread);
+  Chunk chunk_of(uint32_t kv_head, uint32_t chunk, uint32_t keys, bool more) const;
+  void attend_chunks(uint32_t task, uint32_t thread);
   void attend_tokens(uint32_t task, uint32_t thread);
   void merge_chunks(uint32_t kv_head, uint32_t thread);
   void norm_residual(uint32_t token, float* normed);
@@ -118,7 +120,8 @@ class Dense {
   // The call under way.
   moedge_dense_call call_{};
   const DenseLayerLayout* layer_ = nullptr;
-  uint32_t tokens_of_block_ = 1;  // of a task that computes attention
+  uint32_t tokens_of_block_ = 1;  // of a task that computes attention of several tokens
+  uint32_t chunks_of_task_ = 1;   // of one that computes it of one token
   std::atomic<bool> finite_{true};
 };
 

@@ -16,19 +16,25 @@ namespace {
 
 // Sums run over so many lanes on every instruction set, which are then added pairwise.
 constexpr uint32_t kSumLanes = 16;
+// Of a cache line.
+constexpr int kLineFloats = 16;
 
 // out[r, lanes] = Σ over i of a[r · row_stride + i · step] · b[i, lanes], in ascending order of i, for kRows rows and
-// kVectors vectors of lanes.
+// kVectors vectors of lanes. Meanwhile as many floats from `next` on are fetched, a few with each step: more at once
+// would have to wait for each other.
 template <class V, int kVectors, int kRows>
 inline void product_rows(const float* a, size_t row_stride, size_t step, uint32_t inner, const float* b, size_t lanes,
-                         float* out) {
+                         float* out, const float* next) {
   typename V::F sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sum[r][v] = V::zero();
   }
-  for (uint32_t i = 0; i < inner; ++i, a += step, b += lanes) {
+  for (uint32_t i = 0; i < inner; ++i, a += step, b += lanes, next += kRows) {
+    if constexpr (kVectors == 1) {
+      if (kRows >= kLineFloats || i % (kLineFloats / kRows) == 0) __builtin_prefetch(next);
+    }
     typename V::F x[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) x[v] = V::load(b + v * V::kLanes);
@@ -48,33 +54,36 @@ inline void product_rows(const float* a, size_t row_stride, size_t step, uint32_
 
 template <class V, int kVectors>
 inline void product_lanes(const float* a, size_t row_stride, size_t step, uint32_t rows, uint32_t inner, const float* b,
-                          size_t lanes, float* out) {
+                          size_t lanes, float* out, const float* next) {
   constexpr int kRows = V::kSums / kVectors;
   uint32_t row = 0;
   for (; row + kRows <= rows; row += kRows) {
-    product_rows<V, kVectors, kRows>(a + row * row_stride, row_stride, step, inner, b, lanes, out + row * lanes);
+    product_rows<V, kVectors, kRows>(a + row * row_stride, row_stride, step, inner, b, lanes, out + row * lanes,
+                                     next + size_t{row} * inner);
   }
   for (; row + 2 <= rows; row += 2) {
-    product_rows<V, kVectors, 2>(a + row * row_stride, row_stride, step, inner, b, lanes, out + row * lanes);
+    product_rows<V, kVectors, 2>(a + row * row_stride, row_stride, step, inner, b, lanes, out + row * lanes,
+                                 next + size_t{row} * inner);
   }
   if (row < rows) {
-    product_rows<V, kVectors, 1>(a + row * row_stride, row_stride, step, inner, b, lanes, out + row * lanes);
+    product_rows<V, kVectors, 1>(a + row * row_stride, row_stride, step, inner, b, lanes, out + row * lanes,
+                                 next + size_t{row} * inner);
   }
 }
 
 // Of all lanes: `Wide` where two, then one of its vectors fit, `Narrow` for the rest.
 template <class Wide, class Narrow>
 void product(const float* a, size_t row_stride, size_t step, uint32_t rows, uint32_t inner, const float* b,
-             uint32_t lanes, float* out) {
+             uint32_t lanes, float* out, const float* next) {
   uint32_t lane = 0;
   for (; lane + 2 * Wide::kLanes <= lanes; lane += 2 * Wide::kLanes) {
-    product_lanes<Wide, 2>(a, row_stride, step, rows, inner, b + lane, lanes, out + lane);
+    product_lanes<Wide, 2>(a, row_stride, step, rows, inner, b + lane, lanes, out + lane, next);
   }
   for (; lane + Wide::kLanes <= lanes; lane += Wide::kLanes) {
-    product_lanes<Wide, 1>(a, row_stride, step, rows, inner, b + lane, lanes, out + lane);
+    product_lanes<Wide, 1>(a, row_stride, step, rows, inner, b + lane, lanes, out + lane, next);
   }
   for (; lane < lanes; lane += Narrow::kLanes) {
-    product_lanes<Narrow, 1>(a, row_stride, step, rows, inner, b + lane, lanes, out + lane);
+    product_lanes<Narrow, 1>(a, row_stride, step, rows, inner, b + lane, lanes, out + lane, next);
   }
 }
 
@@ -99,29 +108,14 @@ inline void softmax_parts(uint32_t count, uint32_t lanes, const uint32_t* seen, 
   }
 }
 
-// Rows of a chunk that are multiplied at once, and meanwhile fetched: those of the keys behind them and their values,
-// which lie too far apart for the processor to foresee.
-constexpr uint32_t kRowsAtOnce = 16;
-
-inline void fetch(const float* rows, size_t floats) {
-  constexpr size_t kLine = 16;
-  for (size_t at = 0; at < floats; at += kLine) __builtin_prefetch(rows + at);
-}
-
 template <class Wide, class Narrow>
 void attend(const float* queries, uint32_t lanes, uint32_t head_dim, const Chunk& chunk, const uint32_t* seen,
             float* scores, const Attended& result) {
-  for (uint32_t key = 0; key < chunk.count; key += kRowsAtOnce) {
-    const uint32_t left = chunk.count - key;
-    const uint32_t rows = left < kRowsAtOnce ? left : kRowsAtOnce;
-    const uint32_t behind = left - rows < kRowsAtOnce ? left - rows : kRowsAtOnce;
-    const size_t at = size_t{key} * head_dim;
-    fetch(chunk.keys + at + size_t{rows} * head_dim, size_t{behind} * head_dim);
-    fetch(chunk.values + at, size_t{rows} * head_dim);
-    product<Wide, Narrow>(chunk.keys + at, head_dim, 1, rows, head_dim, queries, lanes, scores + size_t{key} * lanes);
-  }
+  // The values are fetched with the keys, the next keys with the values: the processor could not foresee them.
+  product<Wide, Narrow>(chunk.keys, head_dim, 1, chunk.count, head_dim, queries, lanes, scores, chunk.values);
   softmax_parts(chunk.count, lanes, seen, scores, result.largest, result.sum);
-  product<Wide, Narrow>(chunk.values, 1, head_dim, head_dim, chunk.count, scores, lanes, result.mixed);
+  const float* next = chunk.more ? chunk.keys + size_t{chunk.count} * head_dim : chunk.values;
+  product<Wide, Narrow>(chunk.values, 1, head_dim, head_dim, chunk.count, scores, lanes, result.mixed, next);
 }
 
 inline void merge(const Attended& next, uint32_t lanes, uint32_t head_dim, const Attended& all) {

@@ -26,6 +26,7 @@ struct Chunk {
   const float* keys;    // [count, head_dim]
   const float* values;  // [count, head_dim]
   uint32_t count;       // 1 to kChunkKeys
+  bool more;            // the caller goes on with the keys right behind these: they are fetched meanwhile
 };
 
 struct DenseKernels {
