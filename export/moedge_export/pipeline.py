@@ -34,6 +34,7 @@ from moedge_export.pieces import HEAD_NAME, MODEL_NAME, VISION_NAME, Pieces
 from moedge_export.quantize_library import load_library
 from moedge_export.reading import CountedWeights, input_bytes
 from moedge_export.reuse import Donor
+from moedge_export.weights import weight_places
 
 logger = logging.getLogger(__name__)
 
@@ -141,8 +142,17 @@ class _Export:
             experts=pieces.experts_info() if self.options.form == "paged" else None,
             quality={name: report for name in Quantization.model_fields if (report := pieces.report(name))},
             parts=self.fingerprints,
+            weights=weight_places(writer.path, self._graphs_with_places(graphs)),
             files=writer.file_entries(entries),
         )
+
+    def _graphs_with_places(self, graphs: Graphs) -> list[str]:
+        """Those that a runtime may compute by itself: with int8 activations wherever weights are quantized."""
+        quantization = self.pieces.quantization
+        floats = quantization.attention.bits == quantization.head.bits == 32
+        if graphs.head is None or (self.options.activations == "fp32" and not floats):
+            return []
+        return [*graphs.layers, graphs.head]
 
     def _refuse_another(self, identity: Identity) -> None:
         """Raise for a workspace of another export that has finished pieces; anything else is cleared away."""

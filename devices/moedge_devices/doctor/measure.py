@@ -28,7 +28,7 @@ class Measurement:
         flash: Random records past the page cache, `READERS` at a time.
         flash_in_order: Neighbouring records, as a prefill that needs all experts reads them.
         experts: Operations of the expert core.
-        layers: Of ONNX Runtime in a decoder layer; needs a bundle.
+        layers: Of a decoder layer without its experts; needs a bundle.
         vision: In the vision tower; needs a bundle.
         instruction_sets: That the core can use, slowest first.
         problems: What could not be measured, as sentences.

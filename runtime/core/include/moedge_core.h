@@ -1,8 +1,10 @@
-/* The C interface of the expert core: experts paged from flash into a byte budget and computed there.
+/* The C interface of the core: experts paged from flash into a byte budget and computed there, and the dense layers
+ * that lie between them.
  *
  * docs/expert-core.md describes records, threads and guarantees. No function throws; those that can fail return a
  * status and fill `error`. A core belongs to one caller at a time for compute, pin, set_budget, preload and
- * set_counts; statistics and counts may be read from any thread at any time.
+ * set_counts; statistics and counts may be read from any thread at any time. Dense layers belong to one caller at a
+ * time as well, but for moedge_dense_load_layer.
  */
 #ifndef MOEDGE_CORE_H
 #define MOEDGE_CORE_H
@@ -13,9 +15,10 @@
 extern "C" {
 #endif
 
-#define MOEDGE_CORE_ABI 3
+#define MOEDGE_CORE_ABI 4
 
 typedef struct moedge_core moedge_core;
+typedef struct moedge_dense moedge_dense;
 
 typedef enum {
   MOEDGE_OK = 0,
@@ -89,6 +92,71 @@ typedef struct {
   uint32_t huge_pages;      /* 1: the kernel took the advice to back the slots with huge pages */
 } moedge_core_statistics;
 
+typedef struct {
+  uint32_t abi;    /* MOEDGE_CORE_ABI */
+  uint32_t layers; /* of the decoder */
+  uint32_t hidden_size;
+  uint32_t heads; /* a multiple of kv_heads */
+  uint32_t kv_heads;
+  uint32_t head_dim;          /* even */
+  uint32_t experts;           /* of a layer that has any: outputs of its router */
+  uint32_t intermediate_size; /* of the layers that have no experts; 0 if there is none */
+  uint32_t vocabulary;
+  uint32_t bits;       /* 4, 8 or 32: of every product but the router's, which is float32, and the head's */
+  uint32_t block_size; /* 32, 64 or 128; ignored at 32 bits */
+  uint32_t symmetric;  /* 1: no zero points are stored; ignored at 32 bits */
+  uint32_t head_bits;
+  uint32_t head_block_size;
+  uint32_t head_symmetric;
+  uint32_t biased;            /* 1: the products of the attention have a bias */
+  uint32_t max_tokens;        /* most tokens of one call */
+  uint32_t slots;             /* tokens that the cache has room for */
+  uint32_t threads;           /* 1 to 64; ignored with a core */
+  float epsilon;              /* of the RMS norms */
+  const uint8_t* has_experts; /* [layers]: 1 if the layer has experts; copied */
+  const char* isa;            /* as in moedge_core_options; ignored with a core */
+} moedge_dense_options;
+
+/* A matrix as com.microsoft.MatMulNBits has it; at 32 bits `weight` is float [rows, inputs] and the rest NULL. */
+typedef struct {
+  const void* weight;        /* uint8 [rows, ceil(inputs / block_size), block_size * bits / 8] */
+  const float* scale;        /* [rows, ceil(inputs / block_size)], each of them a float16 widened */
+  const uint8_t* zero_point; /* [rows, ceil(blocks * bits / 8)]; NULL if symmetric */
+  const float* bias;         /* [rows]; NULL without */
+} moedge_matrix;
+
+/* The weights of a layer; what it does not have is all NULL. */
+typedef struct {
+  const float* input_norm;   /* [hidden_size] */
+  const float* query_norm;   /* [head_dim] */
+  const float* key_norm;     /* [head_dim] */
+  const float* post_norm;    /* [hidden_size] */
+  const float* next_norm;    /* [hidden_size], post_norm of the next layer, if both have experts */
+  moedge_matrix qkv;         /* queries, keys, values: [(heads + 2 * kv_heads) * head_dim, hidden_size] */
+  moedge_matrix output;      /* [hidden_size, heads * head_dim] */
+  moedge_matrix router;      /* float32 [experts, hidden_size] */
+  moedge_matrix next_router; /* [experts, hidden_size], of the next layer, if both have experts */
+  moedge_matrix gate_up;     /* [2 * intermediate_size, hidden_size] */
+  moedge_matrix down;        /* [hidden_size, intermediate_size] */
+} moedge_dense_weights;
+
+/* One layer on some tokens. Arrays are float32 and may not overlap, but `residual` may be `hidden`. */
+typedef struct {
+  uint32_t layer;
+  uint32_t tokens; /* 1 to max_tokens */
+  uint32_t past;   /* tokens in the cache before the call */
+  uint32_t reserved;
+  const float* hidden; /* [tokens, hidden_size] */
+  const float* cos;    /* [tokens, head_dim / 2], and `sin` alike: rotary embedding at the tokens' positions */
+  const float* sin;
+  float* keys;               /* [kv_heads, slots, head_dim]: those of the tokens are written behind the past ones */
+  float* values;             /* likewise */
+  float* residual;           /* [tokens, hidden_size]: after attention, or after the MLP of a layer without experts */
+  float* moe_input;          /* [tokens, hidden_size]: the residual after its norm; if the layer has experts */
+  float* router_logits;      /* [tokens, experts]; if the layer has experts */
+  float* next_router_logits; /* [experts], or NULL: of the next layer's router on the last token's residual */
+} moedge_dense_call;
+
 /* Open a core: allocates the budget's address space, starts readers and compute threads; reads nothing yet. */
 moedge_status moedge_core_open(const moedge_core_options* options, moedge_core** core, moedge_error* error);
 
@@ -133,6 +201,31 @@ void moedge_core_counts(const moedge_core* core, uint64_t* counts);
 void moedge_core_set_counts(moedge_core* core, const uint64_t* counts);
 
 void moedge_core_get_statistics(const moedge_core* core, moedge_core_statistics* statistics);
+
+/* Open dense layers: allocates their weights' memory and all buffers, accounted for by moedge_dense_bytes.
+ *   core           computes with its threads and instruction set, which outlive it; NULL: threads of its own */
+moedge_status moedge_dense_open(const moedge_dense_options* options, const moedge_core* core, moedge_dense** dense,
+                                moedge_error* error);
+
+/* Free everything. NULL is allowed. */
+void moedge_dense_close(moedge_dense* dense);
+
+/* Bring the weights of a layer, or the head's (norm [hidden_size], matrix [vocabulary, hidden_size]), into their
+ * layout. Once each; different layers may be loaded by several threads at once. */
+moedge_status moedge_dense_load_layer(moedge_dense* dense, uint32_t layer, const moedge_dense_weights* weights,
+                                      moedge_error* error);
+moedge_status moedge_dense_load_head(moedge_dense* dense, const float* norm, const moedge_matrix* matrix,
+                                     moedge_error* error);
+
+/* Compute a layer up to and including its router. A token's bits depend neither on threads and instruction set nor on
+ * the tokens that are computed with it. Nothing is allocated. After an error the call may be made again. */
+moedge_status moedge_dense_layer(moedge_dense* dense, const moedge_dense_call* call, moedge_error* error);
+
+/* Final norm and head: hidden [hidden_size], logits [vocabulary]. */
+moedge_status moedge_dense_head(moedge_dense* dense, const float* hidden, float* logits, moedge_error* error);
+
+/* Bytes of the weights, and of the buffers. */
+void moedge_dense_bytes(const moedge_dense* dense, uint64_t* weights, uint64_t* buffers);
 
 /* Name of the instruction set in use; lives as long as the library. */
 const char* moedge_core_isa(const moedge_core* core);

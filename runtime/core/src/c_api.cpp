@@ -1,83 +1,24 @@
 // The C interface: checks options, and turns exceptions into statuses.
-#include <cstring>
-#include <exception>
 #include <memory>
-#include <new>
 #include <string>
-#include <system_error>
 
-#include "core.hpp"
+#include "api_support.hpp"
 #include "file_source.hpp"
-#include "isa.hpp"
 #include "moedge_core.h"
 #include "status.hpp"
-
-#define MOEDGE_EXPORT __attribute__((visibility("default")))
-
-struct moedge_core {
-  moedge::Core core;
-};
 
 namespace {
 
 using moedge::CoreError;
 using moedge::grouped;
-
-void fill(moedge_error* error, moedge_status status, const char* message) {
-  if (error == nullptr) return;
-  *error = moedge_error{};
-  error->status = status;
-  std::strncpy(error->message, message, sizeof error->message - 1);
-}
-
-template <class Function>
-moedge_status guarded(moedge_error* error, Function function) {
-  try {
-    function();
-    fill(error, MOEDGE_OK, "");
-    return MOEDGE_OK;
-  } catch (const CoreError& problem) {
-    fill(error, problem.status, problem.what());
-    if (error != nullptr) {
-      error->os_error = problem.os_error;
-      error->layer = problem.layer;
-      error->expert = problem.expert;
-      error->offset = problem.offset;
-      error->value = problem.value;
-    }
-    return problem.status;
-  } catch (const std::bad_alloc&) {
-    fill(error, MOEDGE_OUT_OF_MEMORY, "memory for the buffers cannot be had");
-    return MOEDGE_OUT_OF_MEMORY;
-  } catch (const std::system_error& problem) {
-    fill(error, MOEDGE_OUT_OF_MEMORY, (std::string("threads cannot be started (") + problem.what() + ")").c_str());
-    return MOEDGE_OUT_OF_MEMORY;
-  } catch (const std::exception& problem) {
-    fill(error, MOEDGE_BAD_OPTION, problem.what());
-    return MOEDGE_BAD_OPTION;
-  }
-}
-
-void within(const char* name, uint64_t value, uint64_t least, uint64_t most) {
-  if (value >= least && value <= most) return;
-  throw CoreError(MOEDGE_BAD_OPTION, std::string(name) + "=" + grouped(value) + "; " + grouped(least) + " to " +
-                                         grouped(most) + " are possible");
-}
+using moedge::guarded;
+using moedge::kernels_for;
+using moedge::within;
 
 // A row of four-bit weights is stored two values a byte.
 void even(const char* name, uint64_t value) {
   if (value % 2 == 0) return;
   throw CoreError(MOEDGE_BAD_OPTION, std::string(name) + "=" + grouped(value) + "; at 4 bits it must be even");
-}
-
-const moedge::Kernels& kernels_for(const char* isa) {
-  if (isa == nullptr) return moedge::best_kernels();
-  const moedge::Kernels* kernels = moedge::find_kernels(isa);
-  if (kernels == nullptr) {
-    throw CoreError(MOEDGE_BAD_OPTION, std::string("isa=") + isa + " is not possible on this processor; its best is " +
-                                           moedge::best_kernels().name);
-  }
-  return *kernels;
 }
 
 std::unique_ptr<moedge_core> make(const moedge_core_options& options) {
@@ -99,15 +40,8 @@ std::unique_ptr<moedge_core> make(const moedge_core_options& options) {
   within("threads", options.threads, 1, 64);
   within("readers", options.readers, 1, 64);
   within("max_tokens", options.max_tokens, 1, kMost);
-  moedge::Quantization quantization{options.bits, options.block_size, options.symmetric != 0};
-  if (options.bits != 4 && options.bits != 8 && options.bits != 32) {
-    throw CoreError(MOEDGE_BAD_OPTION, "bits=" + grouped(options.bits) + "; 4, 8 and 32 are possible");
-  }
-  if (options.bits == 32) {
-    quantization.block = 32;
-  } else if (options.block_size != 32 && options.block_size != 64 && options.block_size != 128) {
-    throw CoreError(MOEDGE_BAD_OPTION, "block_size=" + grouped(options.block_size) + "; 32, 64 and 128 are possible");
-  }
+  const moedge::Quantization quantization =
+      moedge::quantization_of(options.bits, options.block_size, options.symmetric);
   if (options.bits == 4) {
     even("hidden_size", options.hidden_size);
     even("intermediate_size", options.intermediate_size);

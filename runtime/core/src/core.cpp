@@ -28,11 +28,6 @@ int64_t ns_since(Clock::time_point start) {
 
 uint32_t divide_up(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
 
-int32_t correction_factor(const Quantization& quantization, const Kernels& kernels) {
-  if (quantization.bits == 32 || !quantization.symmetric) return 1;
-  return -(quantization.middle() - (quantization.bits == 8 ? kernels.bias8 : 0));
-}
-
 // A task of fc1 makes whole blocks of activations, so that it can quantize them.
 uint32_t fc1_tiles_of_task(const Quantization& quantization) {
   return quantization.bits == 32 ? 2 : quantization.block / kHalfRows;
@@ -47,7 +42,7 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
       experts_(file.experts),
       layers_(file.layers),
       kernels_(kernels),
-      correction_factor_(correction_factor(layout.quantization, kernels)),
+      correction_factor_(correction_factor(layout.quantization, kernels.bias8)),
       input_row_bytes_(activation_row_bytes(layout.hidden, layout.quantization)),
       activated_row_bytes_(activation_row_bytes(layout.intermediate, layout.quantization)),
       fc1_tiles_of_task_(fc1_tiles_of_task(layout.quantization)),
@@ -56,7 +51,7 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
       buffer_bytes_(buffer_bytes(options, layout, file)),
       pager_(slots_for(options.budget_bytes), std::move(source), std::move(file), options.top_k, options.readers,
              options.prefetch, events_),
-      pool_(options.threads) {
+      pool_(std::make_shared<ThreadPool>(options.threads)) {
   routing_.reserve(options.max_tokens, experts_, options.top_k);
   next_routing_.reserve(1, experts_, options.top_k);
   inputs_.resize(buffer_bytes_.inputs);
@@ -166,7 +161,7 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
   const bool dense = !keep_ && uint64_t{tokens} * options_.top_k >= experts_;
   const auto next = keep_ && tokens == 1 ? expected(next_logits) : std::span<const uint32_t>();
   pager_.begin_call(layer, chosen_experts_, keep_, dense, next);
-  pool_.run([this] { work(); });
+  pool_->run([this] { work(); });
   pager_.end_call(failed_);
   if (failed_) throw *error_;
   if (overflowed_) throw CoreError(MOEDGE_BAD_INPUT, "an activation inside an expert is not finite");

@@ -45,6 +45,8 @@ class Core {
   void counts(uint64_t* counts) const;
   moedge_core_statistics statistics() const;
   const Kernels& kernels() const { return kernels_; }
+  // Shared with the dense layers.
+  const std::shared_ptr<ThreadPool>& pool() const { return pool_; }
 
  private:
   // Tokens up to which a call keeps what it loads; more are a prefill.
@@ -102,7 +104,7 @@ class Core {
 
   Events events_;
   Pager pager_;
-  ThreadPool pool_;
+  const std::shared_ptr<ThreadPool> pool_;
   std::atomic<uint64_t> budget_bytes_{0};
 
   // Buffers, for max_tokens.

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <mutex>
 
+#include "pause.hpp"
+
 namespace moedge {
 
 class Events {
@@ -39,14 +41,6 @@ class Events {
   // About 60 and 4 µs on an x86-64 of 2023. Waking a thread that sleeps takes about 50 µs.
   static constexpr int kLongSpin = 4000;
   static constexpr int kShortSpin = 300;
-
-  static void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-  }
 
   std::atomic<uint32_t> count_{0};
   std::atomic<uint32_t> sleepers_{0};

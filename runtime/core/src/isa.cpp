@@ -46,19 +46,20 @@ struct InstructionSet {
   const char* name;
   bool (*present)();
   const Kernels& (*kernels)();
+  const DenseKernels& (*dense)();
 };
 
 // Of this architecture, the fastest first.
 constexpr InstructionSet kFastestFirst[] = {
 #if defined(__x86_64__)
-    {"avx512vnni", has_avx512vnni, avx512vnni_kernels},
-    {"avxvnni", has_avxvnni, avxvnni_kernels},
-    {"avx2", has_avx2, avx2_kernels},
+    {"avx512vnni", has_avx512vnni, avx512vnni_kernels, avx512_dense_kernels},
+    {"avxvnni", has_avxvnni, avxvnni_kernels, avx2_dense_kernels},
+    {"avx2", has_avx2, avx2_kernels, avx2_dense_kernels},
 #elif defined(__aarch64__)
-    {"neoni8mm", has_neoni8mm, neoni8mm_kernels},
-    {"neondot", has_neondot, neondot_kernels},
+    {"neoni8mm", has_neoni8mm, neoni8mm_kernels, neon_dense_kernels},
+    {"neondot", has_neondot, neondot_kernels, neon_dense_kernels},
 #endif
-    {"scalar", [] { return true; }, scalar_kernels},
+    {"scalar", [] { return true; }, scalar_kernels, scalar_dense_kernels},
 };
 
 }  // namespace
@@ -74,6 +75,12 @@ const Kernels* find_kernels(const char* name) {
     if (std::strcmp(set.name, name) == 0) return set.present() ? &set.kernels() : nullptr;
   }
   return nullptr;
+}
+
+const DenseKernels& dense_kernels_beside(const Kernels& kernels) {
+  const InstructionSet* set = kFastestFirst;
+  while (std::strcmp(set->name, kernels.name) != 0) ++set;
+  return set->dense();
 }
 
 }  // namespace moedge

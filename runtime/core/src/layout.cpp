@@ -7,9 +7,10 @@ uint32_t divide_up(uint32_t value, uint32_t by) { return (value + by - 1) / by; 
 
 uint64_t aligned(uint64_t bytes) { return (bytes + kSectionAlignment - 1) / kSectionAlignment * kSectionAlignment; }
 
-// Lays a matrix out from `offset` on; returns where it ends.
-uint64_t place(MatrixLayout& matrix, uint32_t tiles, uint32_t inputs, const Quantization& quantization,
-               uint64_t offset) {
+}  // namespace
+
+uint64_t place_matrix(MatrixLayout& matrix, uint32_t tiles, uint32_t inputs, const Quantization& quantization,
+                      uint64_t offset) {
   matrix.tiles = tiles;
   if (quantization.bits == 32) {
     matrix.blocks = inputs;
@@ -32,21 +33,25 @@ uint64_t place(MatrixLayout& matrix, uint32_t tiles, uint32_t inputs, const Quan
   return offset;
 }
 
-}  // namespace
-
 RecordLayout RecordLayout::make(uint32_t hidden, uint32_t intermediate, Quantization quantization) {
   RecordLayout layout;
   layout.quantization = quantization;
   layout.hidden = hidden;
   layout.intermediate = intermediate;
-  layout.fc2_offset = place(layout.fc1, divide_up(intermediate, kHalfRows), hidden, quantization, 0);
-  layout.record_bytes = place(layout.fc2, divide_up(hidden, kTileRows), intermediate, quantization, layout.fc2_offset);
+  layout.fc2_offset = place_matrix(layout.fc1, divide_up(intermediate, kHalfRows), hidden, quantization, 0);
+  layout.record_bytes =
+      place_matrix(layout.fc2, divide_up(hidden, kTileRows), intermediate, quantization, layout.fc2_offset);
   return layout;
 }
 
 size_t activation_row_bytes(uint32_t inputs, const Quantization& quantization) {
   if (quantization.bits == 32) return size_t{inputs} * sizeof(float);
   return size_t{divide_up(inputs, quantization.block)} * (quantization.block + 8);
+}
+
+int32_t correction_factor(const Quantization& quantization, int32_t bias8) {
+  if (quantization.bits == 32 || !quantization.symmetric) return 1;
+  return -(quantization.middle() - (quantization.bits == 8 ? bias8 : 0));
 }
 
 }  // namespace moedge

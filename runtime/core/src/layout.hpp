@@ -45,8 +45,15 @@ struct RecordLayout {
   static RecordLayout make(uint32_t hidden, uint32_t intermediate, Quantization quantization);
 };
 
+// Lays a matrix of `tiles` out from `offset` on, as in a record; returns where it ends.
+uint64_t place_matrix(MatrixLayout& matrix, uint32_t tiles, uint32_t inputs, const Quantization& quantization,
+                      uint64_t offset);
+
 // Bytes of an activation row of `inputs` values: floats at 32 bits, else for each block its int8 values, a float
 // scale and an int32 correction.
 size_t activation_row_bytes(uint32_t inputs, const Quantization& quantization);
+
+// What Kernels::quantize multiplies a block's sum with, for kernels that subtract `bias8` from 8-bit weights.
+int32_t correction_factor(const Quantization& quantization, int32_t bias8);
 
 }  // namespace moedge

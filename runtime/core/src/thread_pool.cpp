@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include "pause.hpp"
+
 namespace moedge {
 namespace {
 
@@ -43,6 +45,7 @@ void ThreadPool::run(const std::function<void()>& work) {
     work();
     return;
   }
+  const std::lock_guard turn(calling_);
   place();
   {
     const std::lock_guard lock(mutex_);
@@ -51,8 +54,12 @@ void ThreadPool::run(const std::function<void()>& work) {
   }
   begin_.notify_all();
   work();
+  {
+    const std::lock_guard lock(mutex_);
+    work_ = nullptr;
+  }
+  for (int spin = 0; spin < kSpins && active_.load(std::memory_order_acquire) != 0; ++spin) pause();
   std::unique_lock lock(mutex_);
-  work_ = nullptr;
   end_.wait(lock, [this] { return active_ == 0; });
 }
 
@@ -76,6 +83,15 @@ void ThreadPool::loop() {
   uint64_t seen = 0;
   std::unique_lock lock(mutex_);
   for (;;) {
+    if (lingers_.load(std::memory_order_relaxed)) {
+      lock.unlock();
+      for (int spin = 0; spin < kSpins && round_.load(std::memory_order_relaxed) == seen && !stop_; ++spin) pause();
+      lock.lock();
+      if (work_ == nullptr && round_ != seen && !stop_) {  // a run that this thread has missed
+        seen = round_;
+        continue;
+      }
+    }
     begin_.wait(lock, [&] { return stop_ || (work_ != nullptr && round_ != seen); });
     if (stop_) return;
     seen = round_;

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from moedge_runtime.bench.operations import expert_operations, layer_operations, vision_operations
-from moedge_runtime.bundle import Bundle
+from moedge_runtime.bundle import Bundle, TextInfo
 from moedge_runtime.inference.expert_core.bank import NativeExperts
+from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings
 from moedge_runtime.inference.kv_cache import KvCache
 from moedge_runtime.inference.layer_runner import LayerRunner
+from moedge_runtime.inference.layers import LayerCall
 from moedge_runtime.inference.memory_plan import CORE_BYTES
 from moedge_runtime.inference.onnx_session import open_session
 from moedge_runtime.inference.vision import VisionEncoder
@@ -61,16 +63,32 @@ def expert_rate(
 
 
 def layer_rate(bundle: Bundle, threads: int, *, tokens: int = TOKENS, rounds: int = 5) -> float:
-    """Operations a second of ONNX Runtime in the graph of the first decoder layer; likewise."""
+    """Operations a second of the first decoder layer without its experts, in the core or, without a table of weights,
+    in ONNX Runtime; likewise.
+    """
     manifest = bundle.manifest
-    text = manifest.model.text.model_copy(update={"num_hidden_layers": 1})
-    session = open_session(bundle.file(manifest.graphs.layers[0]), threads=threads)
-    runner = LayerRunner([session], text, KvCache(text, tokens), tokens)
+    moe_layers = [layer for layer in manifest.model.text.moe_layers if layer == 0]
+    text = manifest.model.text.model_copy(update={"num_hidden_layers": 1, "moe_layers": moe_layers})
+    cache = KvCache(text, tokens)
+    runner: LayerCall
+    if manifest.weights:
+        runner = NativeLayers(_first_layer(bundle, text), cache, threads=threads).call(tokens)
+    else:
+        session = open_session(bundle.file(manifest.graphs.layers[0]), threads=threads)
+        runner = LayerRunner([session], text, cache, tokens)
     runner.hidden[...] = np.random.default_rng(0).standard_normal(runner.hidden.shape, np.float32)
     angles = np.zeros((tokens, text.head_dim // 2), np.float32)
     runner.begin(np.cos(angles), np.sin(angles), 0)
     seconds = _median_seconds(lambda: runner.run(0), rounds)
     return layer_operations(manifest, tokens) / manifest.model.text.num_hidden_layers / seconds
+
+
+def _first_layer(bundle: Bundle, text: TextInfo) -> Bundle:
+    """The bundle as if it had one layer only, that of `text`."""
+    manifest = bundle.manifest
+    model = manifest.model.model_copy(update={"text": text})
+    graphs = manifest.graphs.model_copy(update={"layers": manifest.graphs.layers[:1]})
+    return Bundle(bundle.path, manifest.model_copy(update={"model": model, "graphs": graphs}))
 
 
 def vision_rate(bundle: Bundle, threads: int, picture: Picture, *, rounds: int = 3) -> float:

@@ -81,8 +81,7 @@ def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
     answer = engine.ask(request, on_text=pieces.append, should_stop=look)
     look()
     timing, start = answer.timing, moments[0]
-    first_token_s = start.seconds + timing.time_to_first_token_ms / 1e3
-    decoding = [moment for moment in moments if moment.seconds >= first_token_s]
+    decoding = moments[1 + engine.bundle.manifest.model.text.num_hidden_layers :]
     prefill = _share(start, decoding[0], info.record_bytes)
     return FrameMeasurement(
         prefill_tokens=answer.prompt_tokens - answer.cached_tokens,

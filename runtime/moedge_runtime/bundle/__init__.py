@@ -19,6 +19,7 @@ from moedge_runtime.bundle.manifest import (
     TextInfo,
     TokenInfo,
     VisionInfo,
+    WeightPlace,
 )
 from moedge_runtime.bundle.reader import Bundle
 from moedge_runtime.bundle.verify import verify_bundle
@@ -42,5 +43,6 @@ __all__ = [
     "TextInfo",
     "TokenInfo",
     "VisionInfo",
+    "WeightPlace",
     "verify_bundle",
 ]

@@ -153,6 +153,19 @@ class Graphs(_Frozen):
     model: str | None = None
 
 
+class WeightPlace(_Frozen):
+    """Where a weight of a graph lies, for those who do not want to read ONNX: its values, row by row, little-endian."""
+
+    name: str
+    """As in the graph, e.g. `self_attn/qkv_proj.weight`."""
+    file: str
+    """The graph's `.data` file, or the graph itself if that holds its weights."""
+    offset: Annotated[int, Field(ge=0)]
+    """Of the first byte in `file`."""
+    dtype: Literal["float32", "uint8"]
+    shape: list[Count]
+
+
 class FileEntry(_Frozen):
     """A file of the bundle other than manifest.json itself."""
 
@@ -190,6 +203,9 @@ class Manifest(_Frozen):
     parts: dict[str, str] = {}
     """By part of `quantization` that has files of its own: a fingerprint of everything that their bytes follow from
     (weights, architecture, precision, versions). An export may take over a part whose fingerprint is the same."""
+    weights: dict[str, list[WeightPlace]] = {}
+    """By graph of `graphs.layers` and `graphs.head`: all of its weights. Empty in an inline bundle, in one of earlier
+    versions, and where the graphs are to compute with float activations on quantized weights."""
     files: list[FileEntry]
 
     @model_validator(mode="after")

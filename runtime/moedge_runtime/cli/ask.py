@@ -85,6 +85,11 @@ def size_option(_context: click.Context, _parameter: click.Parameter, value: str
     show_default=True,
     help="What computes the experts: the native core, or its slow reference.",
 )
+@click.option(
+    "--layers",
+    type=click.Choice(["core", "onnxruntime"]),
+    help="What computes the dense layers on a processor.  [default: the native core, if the bundle allows it]",
+)
 @click.option("--verify/--no-verify", default=None, help=VERIFY_HELP)
 def ask(bundle: str, question: str, **options: Any) -> None:
     """Ask BUNDLE a QUESTION about pictures.
@@ -118,6 +123,7 @@ def ask(bundle: str, question: str, **options: Any) -> None:
         max_pixels=options["max_pixels"],
         reuse_prefix=False,
         experts=options["experts"],
+        layers=options["layers"],
         memory_bytes=options["memory"],
         expert_budget_bytes=options["expert_memory"],
         hot_set=options["hot_set"],

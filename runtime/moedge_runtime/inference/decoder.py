@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from moedge_runtime.bundle import Bundle
+from moedge_runtime.bundle import Bundle, TextInfo
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_runner import LayerRunner
-from moedge_runtime.inference.onnx_session import kv_device, open_session, open_sessions
+from moedge_runtime.inference.layers import LayerCall, Layers
+from moedge_runtime.inference.onnx_session import kv_device, open_session
 from moedge_runtime.inference.positions import RotaryTable
 
 ShouldStop = Callable[[], bool]
@@ -69,31 +69,32 @@ class Decoder(Protocol):
 
 
 class PagedDecoder:
-    """Layer after layer: attention and router in ONNX Runtime, experts in an `ExpertBank`, DeepStack in between."""
+    """Layer after layer: attention and router in `Layers`, experts in an `ExpertBank`, DeepStack in between.
 
-    def __init__(
-        self, bundle: Bundle, experts: ExpertBank, max_context: int, provider: str = "cpu", threads: int | None = None
-    ) -> None:
-        graphs, text = bundle.manifest.graphs, bundle.manifest.model.text
-        assert graphs.head is not None
-        self.cache = KvCache(text, max_context, kv_device(provider))
+    Args:
+        text: The decoder's numbers.
+        experts: Closed with the decoder, as the layers are.
+        layers: They extend `cache`.
+        cache: Keys and values.
+    """
+
+    def __init__(self, text: TextInfo, experts: ExpertBank, layers: Layers, cache: KvCache) -> None:
+        self.cache = cache
         self._experts = experts
+        self._layers = layers
+        self._count = text.num_hidden_layers
         self._rotary = RotaryTable(text.head_dim, text.rope_theta, text.mrope_section)
-        self._text = text
-        paths = [bundle.file(graph) for graph in (graphs.head, *graphs.layers)]
-        self._head: Any
-        self._layers: list[Any]
-        self._head, *self._layers = open_sessions(paths, provider, threads)
-        self._one_token = LayerRunner(self._layers, text, self.cache, 1)
+        self._one_token: LayerCall | None = layers.call(1)
 
     def forward(self, tokens: DecoderInput, should_stop: ShouldStop | None = None) -> FloatArray:
         """See `Decoder.forward`; asks `should_stop` before every layer."""
         count = tokens.hidden.shape[0]
-        runner = self._one_token if count == 1 else LayerRunner(self._layers, self._text, self.cache, count)
+        assert self._one_token is not None, "the decoder is closed"
+        runner = self._one_token if count == 1 else self._layers.call(count)
         runner.begin(*self._rotary.cos_sin(tokens.positions), self.cache.length)
         hidden = runner.hidden
         hidden[0] = tokens.hidden
-        for layer in range(len(self._layers)):
+        for layer in range(self._count):
             if should_stop is not None and should_stop():
                 raise Cancelled
             if runner.run(layer):
@@ -105,15 +106,13 @@ class PagedDecoder:
             if layer < tokens.deepstack.shape[0] and tokens.image_tokens.size:
                 hidden[0, tokens.image_tokens] += tokens.deepstack[layer]
         self.cache.length += count
-        logits = self._head.run(["logits"], {"hidden": np.ascontiguousarray(hidden[:, -1:])})[0]
-        return np.asarray(logits[0, 0], np.float32)
+        return self._layers.logits(hidden[0, -1])
 
     def close(self) -> None:
         """See `Decoder.close`."""
+        self._one_token = None  # its buffers belong to the layers
+        self._layers.close()
         self._experts.close()
-        self._layers.clear()
-        self._one_token = LayerRunner([], self._text, self.cache, 1)
-        self._head = None
 
 
 class InlineDecoder:

@@ -52,6 +52,11 @@ class KvCache:
             array[:, : saved.shape[1]] = saved
         self.length = copied[0].shape[1]
 
+    def memory(self, layer: int) -> tuple[FloatArray, FloatArray]:
+        """Keys and values of a layer, float32 [KV heads, capacity, head_dim]: the buffers themselves, on the cpu."""
+        assert self._arrays is not None, "the buffers are not in the processor's memory"
+        return self._arrays[2 * layer], self._arrays[2 * layer + 1]
+
     def bind(self, binding: Any, layer: int, suffix: str = "") -> None:
         """Bind a layer's buffers to the inputs `past_key`, `past_value` and outputs `present_key`, `present_value`.
 

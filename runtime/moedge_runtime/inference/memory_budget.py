@@ -64,12 +64,37 @@ def plan_of(bundle: Bundle, options: EngineOptions, total: int) -> MemoryPlan:
         wanted_pixels=ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json")).max_pixels,
         max_pixels=options.max_pixels,
         experts=experts,
+        native_layers=native_layers(bundle, options),
     )
 
 
 def limit_for(total: int) -> int:
     """The lowest limit of a control group in which `default_memory` leaves `total` bytes to a process."""
     return total + max(RESERVE_BYTES, -(-total // (RESERVE_SHARE - 1)))
+
+
+def native_layers(bundle: Bundle, options: EngineOptions) -> bool:
+    """Whether the native core computes the dense layers of a paged bundle.
+
+    Raises:
+        ConfigError: It is to, and cannot.
+    """
+    possible = bool(bundle.manifest.weights) and options.provider == "cpu"
+    if options.layers != "core":
+        return possible and options.layers is None and options.experts != "numpy"
+    if options.provider != "cpu":
+        raise ConfigError(
+            f"--layers core computes on the processor, and provider='{options.provider}' on a GPU. Leave out one.",
+            key="core.layers",
+        )
+    if not possible:
+        raise ConfigError(
+            f"--layers core is not possible with '{bundle.path}': its manifest does not say where the weights of its "
+            f"graphs lie. It was exported by an earlier version or with --activations fp32: export it again, or leave "
+            f"out --layers.",
+            key="core.layers",
+        )
+    return True
 
 
 @contextmanager

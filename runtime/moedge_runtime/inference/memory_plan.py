@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from moedge_runtime.bundle import Manifest, Precision
 from moedge_runtime.errors import ConfigError
+from moedge_runtime.inference.dense_sizes import dense_buffer_bytes, dense_weight_bytes
 from moedge_runtime.inference.layer_runner import PIECE_TOKENS
 from moedge_runtime.inference.prefix_store import PREFIX_TOKENS
 
@@ -34,6 +35,9 @@ PATCH_VALUES = 26
 CORE_BYTES = 64 * MIB
 """At most what the expert core allocates besides records, for 4,096 tokens a call at a hidden size of 2,048."""
 
+MOST_THREADS = 64
+"""For which the native layers' buffers are planned; the core computes with no more."""
+
 LEAST_CONTEXT = 256
 """A refusal does not advise fewer tokens than these."""
 
@@ -48,8 +52,8 @@ class MemoryPlan:
     Attributes:
         total: What the process may take.
         process: Interpreter, libraries, tokenizer, grammar.
-        layers: Weights of the decoder's graphs as ONNX Runtime holds them.
-        head: Of the head's graph.
+        layers: Weights of the decoder's dense layers, as the native core or ONNX Runtime holds them.
+        head: Of the head.
         vision: Of the vision tower's graph; in memory all the time if `vision_resident`.
         kv_cache: Keys and values of `max_context` tokens, and of the texts before the picture of some questions.
         buffers: What a prompt of `max_context` tokens is computed in; a picture is encoded in the same memory, and a
@@ -140,6 +144,7 @@ def plan_memory(
     wanted_pixels: int,
     max_pixels: int | None = None,
     experts: int | None = None,
+    native_layers: bool | None = None,
 ) -> MemoryPlan:
     """Divide `total` bytes.
 
@@ -150,11 +155,14 @@ def plan_memory(
         wanted_pixels: Largest area of a picture that the checkpoint allows.
         max_pixels: What the user allows instead; is not lowered.
         experts: Bytes for the experts instead of all that the other parts leave.
+        native_layers: Whether the native core computes the dense layers; None if the manifest says where their
+            weights lie.
 
     Raises:
         ConfigError: It does not fit; with the bytes of every part and what would make it fit.
     """
-    sizes = _Sizes.of(manifest, max_context)
+    native = bool(manifest.weights) if native_layers is None else native_layers
+    sizes = _Sizes.of(manifest, max_context, native)
     free = FREE_BYTES + total // FREE_SHARE
     beside = total - free - sizes.process - sizes.layers - sizes.head - sizes.kv_cache
     least = sizes.least_experts if experts is None else experts
@@ -211,21 +219,28 @@ class _Sizes:
     all_experts: int
 
     @classmethod
-    def of(cls, manifest: Manifest, max_context: int) -> _Sizes:
+    def of(cls, manifest: Manifest, max_context: int, native: bool) -> _Sizes:
         text, tower, graphs = manifest.model.text, manifest.model.vision, manifest.graphs
         precision, experts = manifest.quantization, manifest.experts
         assert experts is not None and graphs.head is not None, "an inline bundle is in memory as a whole"
         record = experts.record_bytes
         attention = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
         piece_values = 4 * text.hidden_size + 3 * attention + 2 * text.num_attention_heads * text.head_dim
+        piece_bytes = 4 * min(max_context, PIECE_TOKENS) * piece_values
+        if native:
+            layers, head = dense_weight_bytes(manifest)
+            piece_bytes = dense_buffer_bytes(manifest, max_context, MOST_THREADS)
+        else:
+            layers = _loaded(manifest, graphs.layers, precision.attention)
+            head = _loaded(manifest, [graphs.head], precision.head)
         features = 1 + len(tower.deepstack_visual_indexes)
         token_values = (5 + features) * text.hidden_size + text.num_experts + text.head_dim
         patch_values = PATCH_VALUES * tower.hidden_size
         patch_values += tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
         return cls(
             process=PROCESS_BYTES + TOKENIZER_BYTES * text.vocab_size,
-            layers=_loaded(manifest, graphs.layers, precision.attention),
-            head=_loaded(manifest, [graphs.head], precision.head),
+            layers=layers,
+            head=head,
             vision=_loaded(manifest, [graphs.vision], precision.vision),
             kv_cache=2
             * 4
@@ -233,7 +248,7 @@ class _Sizes:
             * text.num_key_value_heads
             * text.head_dim
             * (max_context + PREFIX_TOKENS),
-            buffers=4 * (max_context * token_values + min(max_context, PIECE_TOKENS) * piece_values),
+            buffers=4 * max_context * token_values + piece_bytes,
             patch_bytes=4 * patch_values,
             patch_pixels=tower.patch_size**2,
             least_patches=tower.spatial_merge_size**2,

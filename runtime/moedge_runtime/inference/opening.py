@@ -9,11 +9,15 @@ from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.check import context_of
 from moedge_runtime.inference.decoder import Decoder, InlineDecoder, PagedDecoder
 from moedge_runtime.inference.expert_core.bank import MAX_THREADS, MAX_TOKENS, NativeExperts
+from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.hot_set_file import HotSetFile
+from moedge_runtime.inference.kv_cache import KvCache
+from moedge_runtime.inference.layers import Layers, OnnxLayers
+from moedge_runtime.inference.memory_budget import native_layers
 from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.numpy_experts import NumpyExperts
-from moedge_runtime.inference.onnx_session import thread_count
+from moedge_runtime.inference.onnx_session import kv_device, thread_count
 from moedge_runtime.inference.request import EngineOptions
 from moedge_runtime.inference.vision import VisionEncoder
 
@@ -70,5 +74,13 @@ def open_dense(
         if experts is None:
             decoder = InlineDecoder(bundle, max_context, options.provider, options.threads)
         else:
-            decoder = PagedDecoder(bundle, experts, max_context, options.provider, options.threads)
+            text = bundle.manifest.model.text
+            cache = KvCache(text, max_context, kv_device(options.provider))
+            decoder = PagedDecoder(text, experts, _open_layers(bundle, options, experts, cache), cache)
         return decoder, vision.result()
+
+
+def _open_layers(bundle: Bundle, options: EngineOptions, experts: ExpertBank, cache: KvCache) -> Layers:
+    if not native_layers(bundle, options):
+        return OnnxLayers(bundle, cache, options.provider, options.threads)
+    return NativeLayers(bundle, cache, experts if isinstance(experts, NativeExperts) else None, threads=options.threads)

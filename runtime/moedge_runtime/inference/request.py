@@ -29,7 +29,7 @@ DEFAULT_NUMPY_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine runs; nothing here changes what it answers, except `max_pixels`.
+    """How an engine runs; nothing here changes what it answers, except `max_pixels` and, by rounding, `layers`.
 
     Attributes:
         max_context: Most tokens of a prompt and its answer; the KV cache is allocated for them at once. None for
@@ -41,6 +41,8 @@ class EngineOptions:
             plan can hold if that is less.
         reuse_prefix: Keep the KV cache of the text before the first image for the next question.
         experts: Expert bank of a paged bundle: `core` is native, `numpy` its slow reference, or what makes another.
+        layers: What computes the dense layers of a paged bundle: the native core or ONNX Runtime. None for the core
+            where it can: provider `cpu`, a bundle with a table of weights, and experts that are not `numpy`.
         memory_bytes: Memory for the whole process with a paged bundle, divided by `memory_plan`; None for what the
             machine has available, less the reserve of `expert_core.memory`.
         expert_budget_bytes: Of it for the experts, their core's buffers included; None for what the other parts leave
@@ -56,6 +58,7 @@ class EngineOptions:
     max_pixels: int | None = None
     reuse_prefix: bool = True
     experts: Literal["core", "numpy"] | Callable[[Bundle], ExpertBank] = "core"
+    layers: Literal["core", "onnxruntime"] | None = None
     memory_bytes: int | None = None
     expert_budget_bytes: int | None = None
     expert_readers: int = 4

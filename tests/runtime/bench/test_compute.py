@@ -33,6 +33,8 @@ def test_rates_are_the_operations_of_one_layer_or_picture_over_its_seconds(
     text = manifest.model.text
     assert compute.expert_rate(bundle, 1, tokens=12) == expert_operations(manifest, 12) / len(text.moe_layers) / 0.5
     assert compute.layer_rate(bundle, 1, tokens=12) == layer_operations(manifest, 12) / text.num_hidden_layers / 0.5
+    old = Bundle(bundle.path, manifest.model_copy(update={"weights": {}}))  # its layers run in ONNX Runtime
+    assert compute.layer_rate(old, 1, tokens=12) == compute.layer_rate(bundle, 1, tokens=12)
     picture = np.zeros((64, 64, 3), np.uint8)
     rate = compute.vision_rate(bundle, 1, picture)
     patches = round(64 / manifest.model.vision.patch_size) ** 2

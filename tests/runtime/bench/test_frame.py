@@ -12,7 +12,7 @@ RECORD = 100
 
 
 class ScriptedEngine:
-    """Asks whether to stop twice in its prefill and once for each of three decoded tokens, by a clock of its own."""
+    """Asks whether to stop before each of two layers and each of three decoded tokens, by a clock of its own."""
 
     def __init__(self, *, counted: bool = True, preloaded: int = 0, preload_used: int = 0) -> None:
         self.preloaded, self.preload_used = preloaded, preload_used
@@ -20,7 +20,8 @@ class ScriptedEngine:
         self.read: int | None = 0 if counted else None
         self.done = ExpertStatistics()
         info = SimpleNamespace(record_bytes=RECORD)
-        self.bundle = SimpleNamespace(manifest=SimpleNamespace(experts=info))
+        model = SimpleNamespace(text=SimpleNamespace(num_hidden_layers=2))
+        self.bundle = SimpleNamespace(manifest=SimpleNamespace(experts=info, model=model))
         self.experts = SimpleNamespace(statistics=lambda: self.done)
 
     def work(self, seconds: float, reads: int = 0, wait_ms: float = 0, **counts: int) -> None:
@@ -40,7 +41,7 @@ class ScriptedEngine:
             assert not should_stop()
             self.work(0.1 * (index + 1), reads=index)
             on_text(f"piece {index}")
-        timing = SimpleNamespace(preprocess_ms=200.0, vision_ms=800.0, prefill_ms=2000.0, time_to_first_token_ms=3000.0)
+        timing = SimpleNamespace(preprocess_ms=200.0, vision_ms=800.0, prefill_ms=2000.0)
         return SimpleNamespace(timing=timing, prompt_tokens=230, cached_tokens=4, image_tokens=220)
 
 

@@ -116,6 +116,11 @@ class NativeExperts:
         self._free.atexit = False
 
     @property
+    def handle(self) -> int:
+        """The moedge_core, for dense layers that use its threads; they keep these, not the experts, alive."""
+        return self._opened()
+
+    @property
     def isa(self) -> str:
         """The instruction set in use."""
         with self._closing:

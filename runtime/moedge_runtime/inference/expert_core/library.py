@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moedge_runtime.native_library import NativeLibrary
 
-ABI = 3
+ABI = 4
 """MOEDGE_CORE_ABI."""
 
 LIBRARY = Path(__file__).with_name("libmoedge_core.so")
@@ -105,6 +105,84 @@ class CoreStatistics(ctypes.Structure):
     )
 
 
+class DenseOptions(ctypes.Structure):
+    """moedge_dense_options."""
+
+    _fields_ = (
+        ("abi", ctypes.c_uint32),
+        ("layers", ctypes.c_uint32),
+        ("hidden_size", ctypes.c_uint32),
+        ("heads", ctypes.c_uint32),
+        ("kv_heads", ctypes.c_uint32),
+        ("head_dim", ctypes.c_uint32),
+        ("experts", ctypes.c_uint32),
+        ("intermediate_size", ctypes.c_uint32),
+        ("vocabulary", ctypes.c_uint32),
+        ("bits", ctypes.c_uint32),
+        ("block_size", ctypes.c_uint32),
+        ("symmetric", ctypes.c_uint32),
+        ("head_bits", ctypes.c_uint32),
+        ("head_block_size", ctypes.c_uint32),
+        ("head_symmetric", ctypes.c_uint32),
+        ("biased", ctypes.c_uint32),
+        ("max_tokens", ctypes.c_uint32),
+        ("slots", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("epsilon", ctypes.c_float),
+        ("has_experts", ctypes.c_void_p),
+        ("isa", ctypes.c_char_p),
+    )
+
+
+class MatrixView(ctypes.Structure):
+    """moedge_matrix."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("zero_point", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+    )
+
+
+class DenseWeights(ctypes.Structure):
+    """moedge_dense_weights."""
+
+    _fields_ = (
+        ("input_norm", ctypes.c_void_p),
+        ("query_norm", ctypes.c_void_p),
+        ("key_norm", ctypes.c_void_p),
+        ("post_norm", ctypes.c_void_p),
+        ("next_norm", ctypes.c_void_p),
+        ("qkv", MatrixView),
+        ("output", MatrixView),
+        ("router", MatrixView),
+        ("next_router", MatrixView),
+        ("gate_up", MatrixView),
+        ("down", MatrixView),
+    )
+
+
+class DenseCall(ctypes.Structure):
+    """moedge_dense_call."""
+
+    _fields_ = (
+        ("layer", ctypes.c_uint32),
+        ("tokens", ctypes.c_uint32),
+        ("past", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("hidden", ctypes.c_void_p),
+        ("cos", ctypes.c_void_p),
+        ("sin", ctypes.c_void_p),
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("residual", ctypes.c_void_p),
+        ("moe_input", ctypes.c_void_p),
+        ("router_logits", ctypes.c_void_p),
+        ("next_router_logits", ctypes.c_void_p),
+    )
+
+
 _CORE = ctypes.c_void_p
 _ERROR = ctypes.POINTER(CoreError)
 NATIVE = NativeLibrary(
@@ -123,6 +201,19 @@ NATIVE = NativeLibrary(
         "moedge_core_set_counts": (None, (_CORE, ctypes.c_void_p)),
         "moedge_core_counts": (None, (_CORE, ctypes.c_void_p)),
         "moedge_core_get_statistics": (None, (_CORE, ctypes.POINTER(CoreStatistics))),
+        "moedge_dense_open": (
+            ctypes.c_int,
+            (ctypes.POINTER(DenseOptions), _CORE, ctypes.POINTER(_CORE), _ERROR),
+        ),
+        "moedge_dense_close": (None, (_CORE,)),
+        "moedge_dense_load_layer": (
+            ctypes.c_int,
+            (_CORE, ctypes.c_uint32, ctypes.POINTER(DenseWeights), _ERROR),
+        ),
+        "moedge_dense_load_head": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.POINTER(MatrixView), _ERROR)),
+        "moedge_dense_layer": (ctypes.c_int, (_CORE, ctypes.POINTER(DenseCall), _ERROR)),
+        "moedge_dense_head": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.c_void_p, _ERROR)),
+        "moedge_dense_bytes": (None, (_CORE, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint64))),
         "moedge_core_isa": (ctypes.c_char_p, (_CORE,)),
         "moedge_core_best_isa": (ctypes.c_char_p, ()),
         "moedge_core_has_isa": (ctypes.c_int, (ctypes.c_char_p,)),

@@ -16,6 +16,9 @@ TYPES = {
     "uint64_t": ctypes.c_uint64,
     "const char *": ctypes.c_char_p,
     "const uint32_t *": ctypes.POINTER(ctypes.c_uint32),
+    "float": ctypes.c_float,
+    **dict.fromkeys(["const void *", "const float *", "float *", "const uint8_t *"], ctypes.c_void_p),
+    "moedge_matrix": library.MatrixView,
 }
 
 
@@ -36,6 +39,10 @@ def fields(name: str) -> list[tuple[str, type]]:
         ("moedge_error", library.CoreError),
         ("moedge_core_options", library.CoreOptions),
         ("moedge_core_statistics", library.CoreStatistics),
+        ("moedge_dense_options", library.DenseOptions),
+        ("moedge_matrix", library.MatrixView),
+        ("moedge_dense_weights", library.DenseWeights),
+        ("moedge_dense_call", library.DenseCall),
     ],
 )
 def test_structures_equal_the_header(name, structure):
@@ -49,7 +56,7 @@ def test_statuses_and_version_equal_the_header():
 
 
 def test_functions_equal_the_header():
-    declared = re.findall(r"(\bmoedge_core_\w+)\(([^)]*)\);", CODE)
+    declared = re.findall(r"(\bmoedge_(?:core|dense)_\w+)\(([^)]*)\);", CODE)
     counts = {name: 0 if arguments == "void" else arguments.count(",") + 1 for name, arguments in declared}
     assert counts == {name: len(arguments) for name, (_, arguments) in library.NATIVE.functions.items()}
 
@@ -84,7 +91,7 @@ def test_a_library_without_a_function_is_of_another_version():
 def test_a_library_of_another_interface_is_refused(tmp_path, monkeypatch):
     bundle = write_bundle(tmp_path / "bundle", INT4)
     monkeypatch.setattr(bank, "ABI", 99)
-    with pytest.raises(ConfigError, match="interface version 99; this library has 3") as caught:
+    with pytest.raises(ConfigError, match="interface version 99; this library has 4") as caught:
         NativeExperts(bundle)
     assert caught.value.key == "core.version_differs"
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the dense layers: the native core beside ONNX Runtime."""

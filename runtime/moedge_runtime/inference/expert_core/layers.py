@@ -1,0 +1,359 @@
+"""The dense layers of boards: the native core behind the port `Layers`."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from moedge_runtime.bundle import Bundle, WeightPlace
+from moedge_runtime.errors import BundleError, ConfigError
+from moedge_runtime.inference.dense_sizes import DOWN, GATE_UP, OUTPUT, QKV, DenseShape
+from moedge_runtime.inference.dequantize import FloatArray
+from moedge_runtime.inference.expert_core.bank import MAX_THREADS, NativeExperts
+from moedge_runtime.inference.expert_core.library import (
+    ABI,
+    LIBRARY,
+    NATIVE,
+    CoreError,
+    DenseCall,
+    DenseOptions,
+    DenseWeights,
+    MatrixView,
+    Status,
+    load_library,
+)
+from moedge_runtime.inference.kv_cache import KvCache
+from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.onnx_session import thread_count
+
+_INPUT_NORM, _POST_NORM = "input_layernorm.weight", "post_attention_layernorm.weight"
+_QUERY_NORM, _KEY_NORM = "self_attn/q_norm.weight", "self_attn/k_norm.weight"
+_ROUTER = "mlp/gate"
+_NEXT_NORM, _NEXT_ROUTER = "next_router/norm.weight", "next_router/gate"
+_HEAD_NORM, _HEAD = "norm.weight", "lm_head"
+"""Names of weights in the graphs, as `moedge_export.decoder` gives them."""
+
+
+class NativeLayers:
+    """Everything of a decoder but its experts, computed by the native core (runtime/core).
+
+    The result depends neither on threads and instruction set nor, token by token, on what is computed with it. One call
+    at a time; another thread that calls waits for its turn.
+
+    Args:
+        bundle: A paged one whose manifest has a table of weights.
+        cache: Keys and values, in the processor's memory.
+        experts: Whose threads are used, if they are native ones; close the layers first.
+        threads: Threads that compute, if they are not those of `experts`; None for one a core.
+        isa: Likewise the instruction set, one of `library.INSTRUCTION_SETS`; None for the processor's best.
+
+    Raises:
+        BundleError: A weight is missing, of another shape, or cannot be read.
+        ConfigError: The library cannot be used, an option is out of range, or the memory is too small.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        cache: KvCache,
+        experts: NativeExperts | None = None,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        manifest = bundle.manifest
+        text, precision, head = manifest.model.text, manifest.quantization.attention, manifest.quantization.head
+        assert manifest.weights, "the bundle has no table of weights"
+        self.text, self.cache = text, cache
+        self.bundle_path = bundle.path
+        self._library = load_library()
+        shape = DenseShape.of(manifest)
+        self._has_experts = np.isin(np.arange(text.num_hidden_layers), text.moe_layers).astype(np.uint8)
+        threads = min(thread_count(threads), MAX_THREADS)
+        options = DenseOptions(
+            abi=ABI,
+            layers=text.num_hidden_layers,
+            hidden_size=text.hidden_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            head_dim=text.head_dim,
+            experts=text.num_experts,
+            intermediate_size=shape.intermediate_size,
+            vocabulary=text.vocab_size,
+            bits=precision.bits,
+            block_size=precision.block_size,
+            symmetric=precision.symmetric,
+            head_bits=head.bits,
+            head_block_size=head.block_size,
+            head_symmetric=head.symmetric,
+            biased=shape.biased,
+            max_tokens=min(PIECE_TOKENS, cache.capacity),
+            slots=cache.capacity,
+            threads=threads,
+            epsilon=text.rms_norm_eps,
+            has_experts=self._has_experts.ctypes.data,
+            isa=None if isa is None else isa.encode(),
+        )
+        self._calling = threading.Lock()
+        dense, error = ctypes.c_void_p(), CoreError()
+        status = self._library.moedge_dense_open(
+            ctypes.byref(options), None if experts is None else experts.handle, ctypes.byref(dense), ctypes.byref(error)
+        )
+        if status != Status.OK:
+            raise self._failure(error)
+        self._dense: int | None = dense.value
+        # Not at the end of the process: a thread may still be inside the core then.
+        self._free = weakref.finalize(self, self._library.moedge_dense_close, dense.value)
+        self._free.atexit = False
+        try:
+            self._load(bundle, threads)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def moe_layers(self) -> frozenset[int]:
+        """Decoder layers with experts."""
+        return frozenset(self.text.moe_layers)
+
+    def bytes(self) -> tuple[int, int]:
+        """Bytes of the weights and of the buffers."""
+        weights, buffers = ctypes.c_uint64(), ctypes.c_uint64()
+        with self._calling:
+            self._library.moedge_dense_bytes(self._opened(), ctypes.byref(weights), ctypes.byref(buffers))
+        return weights.value, buffers.value
+
+    def call(self, tokens: int) -> NativeCall:
+        """See `Layers.call`."""
+        return NativeCall(self, tokens)
+
+    def logits(self, hidden: FloatArray) -> FloatArray:
+        """See `Layers.logits`."""
+        inputs = np.ascontiguousarray(hidden, np.float32)
+        assert inputs.shape == (self.text.hidden_size,)
+        result = np.empty(self.text.vocab_size, np.float32)
+        error = CoreError()
+        with self._calling:
+            status = self._library.moedge_dense_head(
+                self._opened(), inputs.ctypes.data, result.ctypes.data, ctypes.byref(error)
+            )
+        if status != Status.OK:
+            raise self._failure(error)
+        return result
+
+    def run(self, call: DenseCall) -> None:
+        """One call of a layer; other Python threads run meanwhile.
+
+        Raises:
+            BundleError: An activation is not finite.
+        """
+        error = CoreError()
+        with self._calling:
+            status = self._library.moedge_dense_layer(self._opened(), ctypes.byref(call), ctypes.byref(error))
+        if status != Status.OK:
+            raise self._failure(error, call.layer)
+
+    def close(self) -> None:
+        """See `Layers.close`; waits for a call. May be called again."""
+        with self._calling:
+            self._dense = None
+            self._free()
+
+    def _opened(self) -> int:
+        if self._dense is None:
+            raise RuntimeError("the layers are closed")
+        return self._dense
+
+    def _load(self, bundle: Bundle, threads: int) -> None:
+        """Read all weights and bring them into the core's layout, as many layers at once as threads compute."""
+        graphs = bundle.manifest.graphs
+        assert graphs.head is not None
+
+        def load(layer: int) -> None:
+            weights = _Weights(bundle, graphs.layers[layer])
+            view, error = weights.layer(self, layer), CoreError()
+            status = self._library.moedge_dense_load_layer(
+                self._opened(), layer, ctypes.byref(view), ctypes.byref(error)
+            )
+            if status != Status.OK:
+                raise self._failure(error)
+
+        def load_head(graph: str) -> None:
+            weights, error = _Weights(bundle, graph), CoreError()
+            norm, matrix = weights.head(self)
+            status = self._library.moedge_dense_load_head(
+                self._opened(), norm, ctypes.byref(matrix), ctypes.byref(error)
+            )
+            if status != Status.OK:
+                raise self._failure(error)
+
+        with ThreadPoolExecutor(threads) as pool:
+            head = pool.submit(load_head, graphs.head)  # the largest first
+            for _ in pool.map(load, range(self.text.num_hidden_layers)):
+                pass
+            head.result()
+
+    def _failure(self, error: CoreError, layer: int | None = None) -> Exception:
+        message = error.message.decode("utf-8", "replace")
+        if message.startswith("interface version"):
+            return NATIVE.other_version(LIBRARY, f"it refuses {message}")
+        if error.status == Status.OUT_OF_MEMORY:
+            return ConfigError(
+                f"The system has no memory for the layers of '{self.bundle_path}': {message}. End other programs.",
+                key="core.out_of_memory",
+            )
+        if error.status == Status.BAD_INPUT:
+            where = "" if layer is None else f" in layer {layer}"
+            return BundleError(
+                f"The model of '{self.bundle_path}' fails{where}: {message}. Check the bundle with `moedge verify`; if "
+                f"it is whole, export it again with a higher precision.",
+                key="bundle.not_finite" if "finite" in message else "bundle.weights_unusable",
+            )
+        return ConfigError(f"The core refuses an option of the dense layers: {message}.", key="core.bad_option")
+
+
+class NativeCall:
+    """`LayerCall` of the native layers: buffers for S tokens, computed in pieces of `PIECE_TOKENS`.
+
+    Attributes:
+        hidden, residual, moe_input, router_logits, next_router_logits: See `LayerCall`.
+    """
+
+    def __init__(self, layers: NativeLayers, tokens: int) -> None:
+        text = layers.text
+        self._layers = layers
+        self._moe_layers = layers.moe_layers
+        self._memory = [
+            tuple(array.ctypes.data for array in layers.cache.memory(layer)) for layer in range(text.num_hidden_layers)
+        ]
+        self.hidden = np.empty((1, tokens, text.hidden_size), np.float32)
+        self.residual = np.empty((1, tokens, text.hidden_size), np.float32)
+        self.moe_input = np.empty((tokens, text.hidden_size), np.float32)
+        self.router_logits = np.empty((tokens, text.num_experts), np.float32)
+        self.next_router_logits = np.empty((1, text.num_experts), np.float32)
+        self._cos = np.empty((tokens, text.head_dim // 2), np.float32)
+        self._sin = np.empty((tokens, text.head_dim // 2), np.float32)
+        self._past = 0
+        self._pieces = [
+            (begin, self._piece(begin, min(begin + PIECE_TOKENS, tokens))) for begin in range(0, tokens, PIECE_TOKENS)
+        ]
+
+    def begin(self, cos: FloatArray, sin: FloatArray, past_tokens: int) -> None:
+        """See `LayerCall.begin`."""
+        self._cos[...] = cos
+        self._sin[...] = sin
+        for begin, piece in self._pieces:
+            piece.past = past_tokens + begin
+
+    def run(self, layer: int) -> bool:
+        """See `LayerCall.run`."""
+        keys, values = self._memory[layer]
+        for _, piece in self._pieces:
+            piece.layer, piece.keys, piece.values = layer, keys, values
+            self._layers.run(piece)
+        return layer in self._moe_layers
+
+    def foresees(self, layer: int) -> bool:
+        """See `LayerCall.foresees`."""
+        return layer in self._moe_layers and layer + 1 in self._moe_layers
+
+    def _piece(self, begin: int, end: int) -> DenseCall:
+        last = end == self.hidden.shape[1]
+        return DenseCall(
+            tokens=end - begin,
+            hidden=self.hidden[0, begin:].ctypes.data,
+            cos=self._cos[begin:].ctypes.data,
+            sin=self._sin[begin:].ctypes.data,
+            residual=self.residual[0, begin:].ctypes.data,
+            moe_input=self.moe_input[begin:].ctypes.data,
+            router_logits=self.router_logits[begin:].ctypes.data,
+            next_router_logits=self.next_router_logits.ctypes.data if last else None,
+        )
+
+
+class _Weights:
+    """The weights of one graph, read from its file; kept until they are in the core's layout."""
+
+    def __init__(self, bundle: Bundle, graph: str) -> None:
+        self._bundle = bundle
+        self._graph = graph
+        self._places: dict[str, WeightPlace] = {place.name: place for place in bundle.manifest.weights[graph]}
+        self._kept: list[Any] = []
+
+    def layer(self, layers: NativeLayers, layer: int) -> DenseWeights:
+        text, precision = layers.text, self._bundle.manifest.quantization.attention
+        hidden, mixed = text.hidden_size, text.num_attention_heads * text.head_dim
+        projected = mixed + 2 * text.num_key_value_heads * text.head_dim
+        biased = DenseShape.of(self._bundle.manifest).biased
+        view = DenseWeights(
+            input_norm=self._vector(_INPUT_NORM, hidden),
+            query_norm=self._vector(_QUERY_NORM, text.head_dim),
+            key_norm=self._vector(_KEY_NORM, text.head_dim),
+            post_norm=self._vector(_POST_NORM, hidden),
+            qkv=self._matrix(QKV, projected, hidden, precision, biased),
+            output=self._matrix(OUTPUT, hidden, mixed, precision, biased),
+        )
+        if layer not in layers.moe_layers:
+            size = DenseShape.of(self._bundle.manifest).intermediate_size
+            view.gate_up = self._matrix(GATE_UP, 2 * size, hidden, precision)
+            view.down = self._matrix(DOWN, hidden, size, precision)
+            return view
+        view.router = MatrixView(weight=self._array(f"{_ROUTER}.weight", "float32", [text.num_experts, hidden]))
+        if layer + 1 in layers.moe_layers:
+            view.next_norm = self._vector(_NEXT_NORM, hidden)
+            view.next_router = self._matrix(_NEXT_ROUTER, text.num_experts, hidden, precision)
+        return view
+
+    def head(self, layers: NativeLayers) -> tuple[int, MatrixView]:
+        text = layers.text
+        norm = self._vector(_HEAD_NORM, text.hidden_size)
+        return norm, self._matrix(_HEAD, text.vocab_size, text.hidden_size, self._bundle.manifest.quantization.head)
+
+    def _vector(self, name: str, count: int) -> int:
+        return self._array(name, "float32", [count])
+
+    def _matrix(self, name: str, rows: int, inputs: int, precision: Any, biased: bool = False) -> MatrixView:
+        bias = self._vector(f"{name}.bias", rows) if biased else None
+        if precision.bits == 32:
+            return MatrixView(weight=self._array(f"{name}.weight", "float32", [rows, inputs]), bias=bias)
+        blocks = -(-inputs // precision.block_size)
+        block_bytes = precision.block_size * precision.bits // 8
+        points = [rows, -(-blocks * precision.bits // 8)]
+        return MatrixView(
+            weight=self._array(f"{name}.weight", "uint8", [rows, blocks, block_bytes]),
+            scale=self._array(f"{name}.scale", "float32", [rows, blocks]),
+            zero_point=None if precision.symmetric else self._array(f"{name}.zero_point", "uint8", points),
+            bias=bias,
+        )
+
+    def _array(self, name: str, dtype: str, shape: list[int]) -> int:
+        """Address of a weight in memory."""
+        place = self._places.get(name)
+        if place is None or (place.dtype, place.shape) != (dtype, shape):
+            found = "missing" if place is None else f"{place.dtype} {place.shape}"
+            raise BundleError(
+                f"Weight '{name}' of '{self._graph}' in bundle '{self._bundle.path}' is {found}; {dtype} {shape} is "
+                f"needed. Export the bundle again, or compute the layers with ONNX Runtime (--layers onnxruntime).",
+                key="bundle.weights_unusable",
+            )
+        count = int(np.prod(shape))
+        try:
+            values = np.fromfile(
+                self._bundle.file(place.file), np.dtype(dtype).newbyteorder("<"), count, "", place.offset
+            )
+        except OSError as error:
+            raise BundleError(
+                f"'{self._bundle.file(place.file)}' cannot be read: {error}. Check the disk.", key="bundle.file_missing"
+            ) from error
+        if values.size != count:
+            raise BundleError(
+                f"'{self._bundle.file(place.file)}' ends within weight '{name}'. Copy the bundle again.",
+                key="bundle.file_truncated",
+            )
+        self._kept.append(values)
+        return int(values.ctypes.data)

@@ -1,0 +1,103 @@
+"""The port through which a decoder computes its dense layers, and the one that does so with ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.inference.dequantize import FloatArray
+from moedge_runtime.inference.kv_cache import KvCache
+from moedge_runtime.inference.layer_runner import LayerRunner
+from moedge_runtime.inference.onnx_session import open_sessions
+
+
+class LayerCall(Protocol):
+    """Runs layers on S tokens, each in the same buffers.
+
+    Attributes:
+        hidden: float32 [1, S, hidden_size]: what the next layer reads; the caller fills it.
+        residual: float32 [1, S, hidden_size], of the layer run last: before its experts if it has any.
+        moe_input: float32 [S, hidden_size], of the layer run last that has experts.
+        router_logits: float32 [S, num_experts]; likewise.
+        next_router_logits: float32 [1, num_experts]: what the router of the layer after it would say of the last token
+            without the experts in between; of the layer run last that `foresees`.
+    """
+
+    hidden: FloatArray
+    residual: FloatArray
+    moe_input: FloatArray
+    router_logits: FloatArray
+    next_router_logits: FloatArray
+
+    def begin(self, cos: FloatArray, sin: FloatArray, past_tokens: int) -> None:
+        """Set what is the same for all layers of a call.
+
+        Args:
+            cos: float32 [S, head_dim / 2] of the rotary embedding.
+            sin: Likewise.
+            past_tokens: Tokens in the KV cache before the call.
+        """
+        ...
+
+    def run(self, layer: int) -> bool:
+        """Run one layer on `hidden`; its results are in the other attributes.
+
+        Returns:
+            Whether the layer has experts.
+
+        Raises:
+            BundleError: An activation is not finite.
+        """
+        ...
+
+    def foresees(self, layer: int) -> bool:
+        """Whether the layer also computes `next_router_logits`."""
+        ...
+
+
+class Layers(Protocol):
+    """Everything of a decoder but its experts."""
+
+    def call(self, tokens: int) -> LayerCall:
+        """Buffers for calls of so many tokens."""
+        ...
+
+    def logits(self, hidden: FloatArray) -> FloatArray:
+        """What the head says of one token; float32 [hidden_size] to [vocab_size]."""
+        ...
+
+    def close(self) -> None:
+        """Release sessions and memory."""
+        ...
+
+
+class OnnxLayers:
+    """The layer graphs and the head in ONNX Runtime; packing their weights takes seconds of each core.
+
+    Raises:
+        BundleError: A graph cannot be loaded.
+    """
+
+    def __init__(self, bundle: Bundle, cache: KvCache, provider: str = "cpu", threads: int | None = None) -> None:
+        graphs = bundle.manifest.graphs
+        assert graphs.head is not None, "an inline bundle has no layers apart"
+        self._text, self._cache = bundle.manifest.model.text, cache
+        self._head: Any
+        self._layers: list[Any]
+        paths = [bundle.file(graph) for graph in (graphs.head, *graphs.layers)]
+        self._head, *self._layers = open_sessions(paths, provider, threads)
+
+    def call(self, tokens: int) -> LayerRunner:
+        """See `Layers.call`."""
+        return LayerRunner(self._layers, self._text, self._cache, tokens)
+
+    def logits(self, hidden: FloatArray) -> FloatArray:
+        """See `Layers.logits`."""
+        return np.asarray(self._head.run(["logits"], {"hidden": hidden[None, None]})[0][0, 0], np.float32)
+
+    def close(self) -> None:
+        """See `Layers.close`."""
+        self._layers.clear()
+        self._head = None
