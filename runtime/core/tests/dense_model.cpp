@@ -234,7 +234,7 @@ DenseExpectation expected(const DenseModel& model, uint32_t index, const DenseIn
       std::vector<double> scores(token + 1);
       for (uint32_t other = 0; other <= token; ++other) {
         for (uint32_t d = 0; d < size; ++d)
-          scores[other] += query[d] * keys[other][kv + d] / std::sqrt(double{size} * 1.0);
+          scores[other] += query[d] * keys[other][kv + d] / std::sqrt(static_cast<double>(size));
       }
       const double largest = *std::max_element(scores.begin(), scores.end());
       double sum = 0;
