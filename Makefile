@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels clean
+.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels deb test-deb lock-deb clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml $(CORE_BUILD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet '$(TORCH)'
-	$(BIN)/pip install --quiet --editable '.[camera,broker,export]'
+	$(BIN)/pip install --quiet --editable '.[camera,broker,update,export]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -97,6 +97,20 @@ wheels: $(VENV)-wheels/.installed ## wheels for x86-64 and 64-bit ARM boards, in
 
 test-wheels: $(VENV)/.installed-dev wheels ## install both, the ARM one in an arm64 userland in qemu, and test them there
 	MOEDGE_WHEELS=dist $(BIN)/python -m pytest tests/wheels
+
+deb: wheels ## Debian packages for amd64 and arm64, in dist/; RELEASE=ubuntu22.04 for JetPack 6
+	rm -f dist/moedge_*.deb
+	devices/debian/build-package $(VENV)-wheels/bin/pip amd64 $(RELEASE)
+	devices/debian/build-package $(VENV)-wheels/bin/pip arm64 $(RELEASE)
+
+test-deb: $(VENV)/.installed-dev deb ## install, use, upgrade and purge the package in a Debian chroot, arm64 in qemu; root
+	MOEDGE_DEB=dist $(BIN)/python -m pytest tests/debian
+
+lock-deb: $(VENV)-wheels/.installed ## choose anew which versions of Python libraries the packages hold
+	$(VENV)-wheels/bin/pip install --quiet 'uv>=0.13,<1'
+	for python in 3.10 3.11; do $(VENV)-wheels/bin/uv pip compile --quiet pyproject.toml --extra camera --extra broker --extra update --upgrade \
+	  --generate-hashes --python-version $$python --python-platform aarch64-manylinux_2_28 --no-annotate --no-header \
+	  --output-file devices/debian/requirements-$$python.txt || exit 1; done
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(VENV)-wheels out build dist

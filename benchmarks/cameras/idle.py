@@ -1,10 +1,11 @@
-"""What one 1080p RTSP camera costs while nobody asks: CPU of this process, with the server in another.
+"""What one gated 1080p RTSP camera costs while nothing happens: CPU of this process, with the server in another.
 
 PYTHONPATH=tests python benchmarks/cameras/idle.py [--seconds 20] [--fps 1]
 
-The stream is H.264, 1920x1080, 25 frames a second, encoded beforehand from a moving picture with noise. Prints one JSON
-object a line for each distance of key frames: with one a second they are all that is decoded, with one in ten seconds
-the frames in between are, too.
+The stream is H.264, 1920x1080, 25 frames a second, encoded beforehand from a moving picture with noise. All that the
+daemon does with a frame that is not asked about is measured: decoding, two masks, the check for black and frozen
+pictures, motion in two zones, a schedule, the counters. Prints one JSON object a line for each distance of key frames:
+with one a second they are all that is decoded, with one in ten seconds the frames in between are, too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from moedge_runtime.camera import SourceOptions, open_source
-from moedge_runtime.camera.picture_check import PictureCheck
-from moedge_runtime.camera.timeouts import Timeouts
-from moedge_runtime.daemon.clock import rss_bytes
+from moedge_runtime.config import CameraConfig, TimeConfig, WatchConfig
+from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, preparation_of
+from moedge_runtime.daemon.clock import clock_synced, rss_bytes
+from moedge_runtime.frames.gate import frame_reason
+from moedge_runtime.frames.ledger import FrameLedger
 from runtime.camera.rtsp import RtspServer
 
 BOUND_CORES = 0.08
@@ -28,6 +30,16 @@ BOUND_CORES = 0.08
 
 WIDTH, HEIGHT, RATE = 1920, 1080, 25
 KEY_INTERVALS = (25, 50, 250)
+CAMERA = {
+    "first_frame_timeout": 60,
+    "stall_timeout": 60,
+    "masks": ["0,0,0.3,0,0.3,0.3,0,0.3", [[0.7, 0.6], [1, 0.6], [1, 1], [0.8, 1]]],
+    "zones": {"door": "0,0.6,0.3,0.6,0.3,1,0,1", "drive": "0.3,0.7,0.6,0.7,0.6,1,0.3,1"},
+    "motion": True,  # the square of the video moves above the zones
+    "schedule": ["00:00-24:00"],
+}
+WATCH = {"name": "w", "camera": "c", "question": "?", "interval": 1, "zones": ["door", "drive"]}
+
 START_S = 3.0
 """Of the stream, for joining it and for its first frame."""
 
@@ -63,11 +75,17 @@ def encode(path: Path, seconds: float, key_interval: int) -> None:
 
 def measure(url: str, key_interval: int, file_bytes: int, seconds: float, fps: float) -> None:
     """Play `url` for `seconds` after its first frame and report the cost."""
-    source = open_source(url, SourceOptions(fps=fps, timeouts=Timeouts(60.0, 60.0)))
-    check, frames, before_bytes = PictureCheck(60.0, 10.0), 0, rss_bytes() or 0
+    camera = CameraConfig.model_validate(CAMERA | {"source": url, "fps": fps})
+    watch = WatchConfig.model_validate(WATCH)
+    preparation = preparation_of(camera)
+    check, gate, ledger = check_of(camera, preparation), gate_of(camera, [watch], TimeConfig()), FrameLedger()
+    assert check is not None
+    frames, before_bytes = 0, rss_bytes() or 0
     began_s = cpu_s = last_s = 0.0
-    for frame in source.frames():
-        check.look(frame)
+    for frame in open_camera(camera, [watch.interval], preparation).frames():
+        finding = check.look(frame)
+        verdicts = gate.decide(frame, finding.kind if finding else None, clock_synced())
+        ledger.skipped(frame_reason(verdicts) or "asked")
         frames, last_s = frames + 1, frame.monotonic_s
         if frames == 1:
             began_s, cpu_s, last_index = time.monotonic(), time.process_time(), frame.index
@@ -85,6 +103,7 @@ def measure(url: str, key_interval: int, file_bytes: int, seconds: float, fps: f
         "frames_sent_per_s": round(sent, 1),
         "stream_mbit_per_s": round(file_bytes * 8e-6 / (seconds + START_S), 1),
         "memory_bytes": (rss_bytes() or 0) - before_bytes,
+        "frames_by_reason": ledger.counts().reasons,
     }
     print(json.dumps(result), flush=True)
 

@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from moedge_runtime.config import CameraConfig
-from moedge_runtime.daemon.cameras import check_of, open_camera, policy_of
-from moedge_runtime.daemon.clock import rss_bytes
+from moedge_runtime.config import CameraConfig, TimeConfig
+from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy_of, preparation_of
+from moedge_runtime.daemon.clock import clock_synced, rss_bytes
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.reader import CameraReader
+from moedge_runtime.daemon.watcher import Watcher
 from moedge_runtime.mqtt.backoff import Backoff
 from runtime.camera.rtsp import RtspServer, h264
 
@@ -55,6 +56,19 @@ class States:
                 pass
 
 
+class Silence:
+    """Tells nobody, since nothing is asked."""
+
+    def pending(self, job: object) -> None:
+        """Not called."""
+
+    def answered(self, job: object, result: object, alert: object) -> None:
+        """Not called."""
+
+    def dropped(self, job: object, reason: object) -> None:
+        """Not called."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=300)
@@ -63,18 +77,26 @@ def main() -> None:
     states, sizes, began_s = States(), [], time.monotonic()
     server = RtspServer(h264(size="640x480", key_interval=5))
     camera = CameraConfig.model_validate({"source": server.url, "frozen_after": "never"})
+    preparation = preparation_of(camera)
+    watcher = Watcher(
+        "gate",
+        [],
+        gate_of(camera, [], TimeConfig()),
+        JobQueue(),
+        Silence(),
+        lossless=False,
+        new_identifier=str,
+        clock_synced=clock_synced,
+    )
     reader = CameraReader(
         "gate",
         server.url,
-        lambda: open_camera(camera, []),
-        [],
-        JobQueue(),
+        lambda: open_camera(camera, [], preparation),
+        watcher,
         policy=policy_of(camera, gives_up=False),
-        deliver=lambda job, result: None,
         on_state=states.note,
-        on_due=lambda due, skipped: None,
         on_end=lambda: None,
-        check=check_of(camera),
+        check=check_of(camera, preparation),
         backoff=Backoff(0.01, 0.05),
     )
     reader.start()

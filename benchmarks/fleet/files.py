@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,10 +27,12 @@ def measure_files() -> bool:
         path = Path(directory) / "fleet.yaml"
         path.write_text(fleet_text(device_names(DEVICES), _TLS))
         report("fleet_file_size", path.stat().st_size / 1e6, "MB")
-        check_s = _run("check", str(path))
-        render_s = _run("render", "-f", str(path), "--out", f"{directory}/out")
+        check_s, check_cpu_s = _run("check", str(path))
+        render_s, render_cpu_s = _run("render", "-f", str(path), "--out", f"{directory}/out")
         files = sum(item.name == "moedge.yaml" for item in Path(directory, "out").rglob("*"))
-        again_s = _run("render", "-f", str(path), "--out", f"{directory}/out")
+        again_s, _ = _run("render", "-f", str(path), "--out", f"{directory}/out")
+    report("fleet_check_5000_devices_cpu", check_cpu_s, "s of one core")
+    report("fleet_render_5000_devices_cpu", render_cpu_s, "s of one core")
     return all(
         (
             report("fleet_check_5000_devices", check_s, "s", BOUND_S),
@@ -41,7 +44,13 @@ def measure_files() -> bool:
     )
 
 
-def _run(*arguments: str) -> float:
-    began_s = time.monotonic()
+def _run(*arguments: str) -> tuple[float, float]:
+    """Seconds by the clock, and of processors."""
+    began_s, cpu_s = time.monotonic(), _cpu_s()
     subprocess.run([sys.executable, "-c", _COMMAND, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - began_s
+    return time.monotonic() - began_s, _cpu_s() - cpu_s
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -11,8 +11,9 @@ from moedge_runtime.camera import FrameSource, is_live
 from moedge_runtime.config import CameraConfig, Config
 from moedge_runtime.config.camera import without_credentials
 from moedge_runtime.daemon.bridge import connection_of
-from moedge_runtime.daemon.cameras import open_camera
+from moedge_runtime.daemon.cameras import open_camera, preparation_of
 from moedge_runtime.errors import BrokerError, MoedgeError
+from moedge_runtime.frames.masked import Preparation
 from moedge_runtime.mqtt.address import BrokerAddress, parse_broker_url
 from moedge_runtime.mqtt.message import Message
 from moedge_runtime.mqtt.session import Session
@@ -35,7 +36,7 @@ VERB = "doctor"
 class OpensCamera(Protocol):
     """Makes the source of a camera; `open_camera`, or a test's."""
 
-    def __call__(self, camera: CameraConfig, intervals_s: list[float]) -> FrameSource:
+    def __call__(self, camera: CameraConfig, intervals_s: list[float], preparation: Preparation) -> FrameSource:
         """See `open_camera`."""
         ...
 
@@ -51,7 +52,7 @@ def check_camera(name: str, camera: CameraConfig, opens: OpensCamera = open_came
     if not camera.enabled:
         return Finding(check, "skipped", f"{shown} is disabled")
     try:
-        source = opens(camera, [])
+        source = opens(camera, [], preparation_of(camera))
         timeout_s = camera.first_frame_timeout + GRACE_S if is_live(camera.source) else RECORDING_TIMEOUT_S
         size = _first_picture(source, timeout_s)
     except MoedgeError as error:

@@ -20,13 +20,13 @@ from typing import Any
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
-from moedge_runtime.mqtt.requests import MAX_REQUEST_BYTES
+from moedge_runtime.mqtt.requests import MAX_CONFIG_REQUEST_BYTES
 from moedge_runtime.mqtt.topics import Topics
 
 from moedge_devices.fleet.journal import Acknowledged, Journal
 from moedge_devices.fleet.links import Access, Links
 from moedge_devices.fleet.load import Device
-from moedge_devices.fleet.render import config_text
+from moedge_devices.fleet.render import ConfigTexts
 from moedge_devices.fleet.stages import Stage, stages_of
 
 VERB = "config"
@@ -120,18 +120,17 @@ class Order:
     new_topics: Topics
 
 
-def order_of(device: Device, access: Access, last: Acknowledged | None) -> Order:
-    """What `device` is to get, and where it is: where its last acknowledged configuration has put it.
+def order_of(device: Device, text: str, access: Access, last: Acknowledged | None) -> Order:
+    """What `device` is to get, `text`, and where it is: where its last acknowledged configuration has put it.
 
     Raises:
         ConfigError: The configuration is longer than a device reads, or its broker is not known.
     """
-    text = config_text(device)
     longest = len(_payload(text, uuid.uuid4().hex))
-    if longest > MAX_REQUEST_BYTES:
+    if longest > MAX_CONFIG_REQUEST_BYTES:
         raise ConfigError(
             f"The configuration of device '{device.name}' makes a request of {longest:,} bytes; a device reads at most "
-            f"{MAX_REQUEST_BYTES:,}. Make its JSON Schemas shorter.",
+            f"{MAX_CONFIG_REQUEST_BYTES:,}. Make its JSON Schemas shorter.",
             key="fleet.config_too_large",
         )
     base = device.config.mqtt.base_topic
@@ -155,7 +154,8 @@ def pending(
     Raises:
         ConfigError: As `order_of`.
     """
-    orders = [order_of(device, access, journal.last.get(device.name)) for device in devices]
+    texts = ConfigTexts()
+    orders = [order_of(device, texts.of(device), access, journal.last.get(device.name)) for device in devices]
     current = [
         order.device.name
         for order in orders

@@ -135,6 +135,18 @@ class LayerWalk:
         self.problems.append((at, f"there is no profile '{name}'.{close}"))
 
 
+def layer_path(origin: Path) -> Path:
+    """The layer that a place in the fleet file belongs to."""
+    if origin[:1] != ("sites",):
+        return origin[:1]
+    length = 2
+    for number, level in ((2, "groups"), (4, "devices")):
+        if origin[number : number + 1] != (level,):
+            break
+        length = number + 2
+    return origin[:length]
+
+
 class _EveryVariable(dict[str, str]):
     """An environment in which everything is set, for finding references that are no names."""
 

@@ -41,10 +41,31 @@ class Rendered:
     removed: int
 
 
-def config_text(device: Device) -> str:
-    """The device's moedge.yaml. Keys stand in the order of their types, whatever the order of the layers."""
-    head = "# Made by `moedge fleet render`. Change the fleet file instead.\n"
-    return head + block(ordered(config_shape(), device.values))
+class ConfigTexts:
+    """Texts of moedge.yaml. A section that devices share is written once, and taken over for all of them."""
+
+    def __init__(self) -> None:
+        self._sections: dict[tuple[str, int], tuple[Any, str]] = {}
+
+    def of(self, device: Device) -> str:
+        """The device's moedge.yaml. Keys stand in the order of their types, whatever the order of the layers."""
+        return "".join(
+            [
+                "# Made by `moedge fleet render`. Change the fleet file instead.\n",
+                *(
+                    self._section(key, shape, device.values[key])
+                    for key, shape in config_shape().fields.items()
+                    if key in device.values
+                ),
+            ]
+        )
+
+    def _section(self, key: str, shape: Shape, value: Any) -> str:
+        # The value is kept with its text, so that no other object can get its identity.
+        known = self._sections.get((key, id(value)))
+        if known is None:
+            known = self._sections[key, id(value)] = (value, block({key: ordered(shape, value)}))
+        return known[1]
 
 
 def device_text(device: Device) -> str:
@@ -72,10 +93,11 @@ def render(fleet: Fleet, out: Path, *, force: bool = False) -> Rendered:
         ConfigError: A file that is not ours, or was changed since, is in the way; nothing was written.
         StorageError: The disk is full, read-only or failing.
     """
+    config_texts = ConfigTexts()
     texts = {
         f"{device.name}/{name}": text(device).encode()
         for device in fleet.devices.values()
-        for name, text in (("moedge.yaml", config_text), ("device.json", device_text))
+        for name, text in (("moedge.yaml", config_texts.of), ("device.json", device_text))
     }
     with _failures_as_storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)

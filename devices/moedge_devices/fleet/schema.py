@@ -70,6 +70,8 @@ def _parts() -> dict[str, Any]:
     for part in parts.values():
         named = "name" in part.get("required", [])
         part.pop("required", None)
+        if all(kind.keys() == {"required"} for kind in part.get("anyOf", [])):
+            part.pop("anyOf", None)  # one of several keys that another layer may give
         if named:
             part["required"] = ["name"]
         for name, field in part.get("properties", {}).items():

@@ -6,6 +6,7 @@ from typing import Any
 
 from moedge_runtime.config.yaml_lines import Path, line_of
 
+from moedge_devices.fleet.layers import layer_path
 from moedge_devices.fleet.load import Device, Fleet
 from moedge_devices.fleet.tree import Branch, Leaf, Node, leaves
 from moedge_devices.fleet.yaml_text import flow
@@ -59,14 +60,7 @@ def dotted(path: Path) -> str:
 
 def layer_of(origin: Path) -> str:
     """The layer that a place in the fleet file belongs to, such as sites.berlin.groups.press."""
-    if origin[:1] == ("defaults",):
-        return "defaults"
-    length = 2
-    for number, level in ((2, "groups"), (4, "devices")):
-        if origin[number : number + 1] != (level,):
-            break
-        length = number + 2
-    return dotted(origin[:length])
+    return dotted(layer_path(origin))
 
 
 def _lines(fleet: Fleet, key: str, node: Node, depth: int, bullet: str = "") -> list[tuple[str, str]]:

@@ -10,9 +10,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from moedge_runtime.mqtt.line import one_line
-from moedge_runtime.mqtt.topics import Topics
 
-from moedge_devices.fleet.load import Device
+from moedge_devices.fleet.load import Device, topics_of
 
 HEALTH_INTERVALS = 2.5
 """A health message older than so many intervals is worth a word."""
@@ -52,6 +51,7 @@ class Row:
         state: online, stopped or offline as it or its broker says; unknown if nothing has been heard of it.
         version: Of moedge; None if it has not said.
         bundle: Name of the bundle that it runs.
+        bundle_version: Its version, if its `model.bundle` is a link as in a bundle store.
         bundle_ok: Whether that is the bundle of the fleet file; None if that is not said there or here.
         cameras: The state of each of its cameras.
         last_answer: Of any of its cameras.
@@ -65,6 +65,7 @@ class Row:
     state: str
     version: str | None
     bundle: str | None
+    bundle_version: str | None
     bundle_ok: bool | None
     cameras: dict[str, str]
     last_answer: LastAnswer | None
@@ -81,6 +82,7 @@ class _Heard:
     state: str = "unknown"
     version: str | None = None
     bundle: str | None = None
+    bundle_version: str | None = None
     manifest_sha256: str | None = None
     cameras: dict[str, str] = field(default_factory=dict)
     answer: dict[str, Any] | None = None
@@ -137,11 +139,6 @@ class FleetView:
             return [_row(device, self._heard[name], now) for name, device in self._devices.items()]
 
 
-def topics_of(device: Device) -> Topics:
-    """The topic tree of a device."""
-    return Topics(device.config.mqtt.base_topic, device.name)
-
-
 def filters_of(device: Device) -> list[str]:
     """What a view subscribes to for a device."""
     topics = topics_of(device)
@@ -157,7 +154,7 @@ def status_text(rows: list[Row]) -> str:
             f"{row.site}/{row.group}",
             row.state,
             row.version or "-",
-            "-" if row.bundle is None else row.bundle + (" (other)" if row.bundle_ok is False else ""),
+            _bundle_text(row),
             "-" if row.last_answer is None else f"{_ago(row.last_answer.age_s)} {_clipped(row.last_answer.text)}",
             "; ".join(row.problems) or "ok",
         )
@@ -178,6 +175,13 @@ def summary(rows: list[Row]) -> str:
     return f"{len(rows):,} devices: {states}; {well:,} without problems."
 
 
+def _bundle_text(row: Row) -> str:
+    if row.bundle is None:
+        return "-"
+    version = f"@{row.bundle_version}" if row.bundle_version else ""
+    return f"{row.bundle}{version}{' (other)' if row.bundle_ok is False else ''}"
+
+
 def _take_status(heard: _Heard, value: dict[str, Any]) -> None:
     if value["state"] not in ("online", "stopped", "offline"):
         raise ValueError
@@ -187,6 +191,8 @@ def _take_status(heard: _Heard, value: dict[str, Any]) -> None:
 def _take_info(heard: _Heard, value: dict[str, Any]) -> None:
     heard.version = one_line(value["version"])
     heard.bundle = one_line(value["model"]["bundle"])
+    version = value["model"].get("version")
+    heard.bundle_version = None if version is None else one_line(version)
     heard.manifest_sha256 = value["model"]["manifest_sha256"]
 
 
@@ -225,7 +231,7 @@ def _row(device: Device, heard: _Heard, now: datetime) -> Row:
     wanted = device.bundle
     bundle_ok = None
     if wanted is not None and heard.bundle is not None:
-        bundle_ok = heard.bundle == wanted.name
+        bundle_ok = heard.bundle == wanted.name and heard.bundle_version in (None, wanted.version)
         if wanted.manifest_sha256 is not None:
             bundle_ok = bundle_ok and heard.manifest_sha256 == wanted.manifest_sha256
     health = _health(heard, now)
@@ -236,6 +242,7 @@ def _row(device: Device, heard: _Heard, now: datetime) -> Row:
         heard.state,
         heard.version,
         heard.bundle,
+        heard.bundle_version,
         bundle_ok,
         dict(heard.cameras),
         _last_answer(heard, now),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
 import yaml
 
 _BLOCK_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_LINE_BREAKS = "\x85\u2028\u2029\ufeff"
+_LINE_BREAK = re.compile("[\x85\u2028\u2029\ufeff]")
+_LINE_BREAK_OR_NEWLINE = re.compile("[\n\x85\u2028\u2029\ufeff]")
 """Taken for line breaks, or dropped, unless they are escaped: PyYAML writes them as they are."""
 
 
@@ -41,11 +43,11 @@ class _Flow(yaml.SafeDumper):
         return True
 
 
-def _text(dumper: Any, text: str, escaped: str) -> yaml.Node:
-    style = '"' if any(character in escaped for character in text) else None
+def _text(dumper: Any, text: str, escaped: re.Pattern[str]) -> yaml.Node:
+    style = '"' if escaped.search(text) else None
     node: yaml.Node = dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
     return node
 
 
-_Block.add_representer(str, partial(_text, escaped=_LINE_BREAKS))
-_Flow.add_representer(str, partial(_text, escaped=_LINE_BREAKS + "\n"))
+_Block.add_representer(str, partial(_text, escaped=_LINE_BREAK))
+_Flow.add_representer(str, partial(_text, escaped=_LINE_BREAK_OR_NEWLINE))

@@ -35,6 +35,9 @@ NO_CHECKSUM = "0" * 64
 PRECISIONS = {"int4": Precision(bits=4), "int8": Precision(bits=8), "fp32": Precision(bits=32)}
 """Of the experts, by the name that `moedge export --precision` gives it."""
 
+DENSE_BLOCK_SIZES = {"attention": 64, "head": 128, "vision": 128}
+"""Weights at 8 bits that share a scale, as `moedge export` chooses by itself."""
+
 GRAPH_SCALE_BYTES, ROW_SCALE_BYTES = 4, 2
 """Of a block: float32 in graphs, float16 in embedding.bin (docs/bundle-format.md)."""
 
@@ -114,11 +117,14 @@ def planned_manifest(shape: ModelShape, precision: str) -> Manifest:
     Parts other than the experts have 8 bits unless all is fp32, as `moedge export` does by itself.
     """
     experts = PRECISIONS[precision]
-    other = experts if experts.bits == 32 else Precision(bits=8)
-    quantization = Quantization(experts=experts, attention=other, head=other, embedding=other, vision=other)
+    if experts.bits == 32:
+        quantization = Quantization(**dict.fromkeys(Quantization.model_fields, experts))
+    else:
+        dense = {part: Precision(bits=8, block_size=size) for part, size in DENSE_BLOCK_SIZES.items()}
+        quantization = Quantization(experts=experts, embedding=Precision(bits=8), **dense)
     layers = [f"layers/{index:02}.onnx" for index in range(shape.text.num_hidden_layers)]
-    layer_bytes = _graph_bytes(shape, "attention", other) // len(layers)
-    embedding_bytes = _stored(shape.weights.embedding, other, ROW_SCALE_BYTES)
+    attention_bytes = _graph_bytes(shape, "attention", quantization) + _guess_bytes(shape.text, quantization.attention)
+    embedding_bytes = _stored(shape.weights.embedding, quantization.embedding, ROW_SCALE_BYTES)
     manifest = Manifest(
         form="paged",
         model=ModelInfo(
@@ -133,9 +139,9 @@ def planned_manifest(shape: ModelShape, precision: str) -> Manifest:
         embedding=EmbeddingInfo(file="embedding.bin", row_bytes=embedding_bytes // shape.text.vocab_size),
         experts=ExpertsInfo(file=EXPERTS_FILE, record_bytes=1, sections=[], crc32c=[]),
         files=[
-            *(_entry(layer, layer_bytes) for layer in layers),
-            _entry("head.onnx", _graph_bytes(shape, "head", other)),
-            _entry("vision.onnx", _graph_bytes(shape, "vision", other)),
+            *(_entry(layer, attention_bytes // len(layers)) for layer in layers),
+            _entry("head.onnx", _graph_bytes(shape, "head", quantization)),
+            _entry("vision.onnx", _graph_bytes(shape, "vision", quantization)),
             _entry("embedding.bin", embedding_bytes),
             _entry(EXPERTS_FILE, 0),
         ],
@@ -164,8 +170,16 @@ def _entry(path: str, nbytes: int) -> FileEntry:
     return FileEntry(path=path, nbytes=nbytes, sha256=NO_CHECKSUM)
 
 
-def _graph_bytes(shape: ModelShape, part: str, precision: Precision) -> int:
-    return _stored(getattr(shape.weights, part), precision, GRAPH_SCALE_BYTES) + 4 * int(getattr(shape.float32, part))
+def _graph_bytes(shape: ModelShape, part: str, quantization: Quantization) -> int:
+    weights: int = getattr(shape.weights, part)
+    return _stored(weights, getattr(quantization, part), GRAPH_SCALE_BYTES) + 4 * int(getattr(shape.float32, part))
+
+
+def _guess_bytes(text: TextInfo, precision: Precision) -> int:
+    """Of the routers that the layers before theirs hold once more, each with its norm, to guess with."""
+    guesses = sum(layer - 1 in range(text.num_hidden_layers) for layer in text.moe_layers)
+    router = _stored(text.hidden_size * text.num_experts, precision, GRAPH_SCALE_BYTES)
+    return guesses * (router + 4 * text.hidden_size)
 
 
 def _stored(weights: int, precision: Precision, scale_bytes: int) -> int:

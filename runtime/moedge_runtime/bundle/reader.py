@@ -83,6 +83,15 @@ def read_manifest(path: Path) -> Manifest:
             key="bundle.not_found",
         ) from None
     _check_manifest(path, content)
+    return parse_manifest(path, content)
+
+
+def parse_manifest(path: Path | str, content: bytes) -> Manifest:
+    """Validate the content of a manifest.json; `path` names its bundle in errors.
+
+    Raises:
+        BundleError: It has another format version, or a value is out of range.
+    """
     try:
         raw = json.loads(content)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,9 +38,17 @@ class PictureCheck:
         frozen_after_s: The same picture for so long is frozen; None to leave that out. Every pixel of a grid must be
             equal: a sensor's noise alone makes two pictures of an unmoved scene differ.
         black_after_s: Black pictures for so long are reported; None to leave that out.
+        hidden: Which pixels of the picture that is looked at were painted over, bool [height, width], or None if none
+            were; they say nothing about the camera.
     """
 
-    def __init__(self, frozen_after_s: float | None, black_after_s: float | None) -> None:
+    def __init__(
+        self,
+        frozen_after_s: float | None,
+        black_after_s: float | None,
+        hidden: Callable[[], npt.NDArray[np.bool_] | None] = lambda: None,
+    ) -> None:
+        self._hidden = hidden
         self._frozen_after_s, self._black_after_s = frozen_after_s, black_after_s
         self._last: npt.NDArray[np.uint8] | None = None
         self._same = _Run()
@@ -47,9 +56,11 @@ class PictureCheck:
 
     def look(self, frame: Frame) -> Finding | None:
         """What is wrong as of `frame`; None if nothing is, or not for long enough."""
-        sample = _sample(frame.image)
+        sample = _sample(frame.image, self._hidden())
         changed = self._last is None or not np.array_equal(sample, self._last)
         self._last = sample
+        if not sample.size:
+            return None  # all of it is masked
         dark_share = float((sample.max(axis=-1) <= BLACK_LEVEL).mean())
         # The picture that a frozen run begins with belongs to it.
         same_s = self._same.note(True, frame.monotonic_s, anew=changed)
@@ -65,7 +76,7 @@ class PictureCheck:
             return Finding(
                 "frozen",
                 f"The picture has not changed for {same_s:.0f} s ({self._same.frames:,} frames): all of the "
-                f"{sample.shape[0] * sample.shape[1]:,} pixels that are compared are equal. Restart the camera.",
+                f"{sample.shape[0]:,} pixels that are compared are equal. Restart the camera.",
             )
         return None
 
@@ -88,10 +99,14 @@ class _Run:
         return now_s - self._since_s
 
 
-def _sample(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Pixels on a grid over the whole picture, as they are."""
+def _sample(image: npt.NDArray[np.uint8], hidden: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint8]:
+    """Pixels [count, 3] on a grid over the whole picture, as they are, without those that are hidden."""
     rows, columns = (
         np.linspace(0, length - 1, min(length, wanted)).astype(np.intp)
         for length, wanted in zip(image.shape[:2], GRID, strict=True)
     )
-    return image[rows[:, None], columns]
+    pixels = image[rows[:, None], columns]
+    if hidden is None:
+        return pixels.reshape(-1, 3)
+    shown: npt.NDArray[np.uint8] = pixels[~hidden[rows[:, None], columns]]
+    return shown

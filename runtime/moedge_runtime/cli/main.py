@@ -36,7 +36,7 @@ class EntryPointGroup(click.Group):
 
 
 def _extra_of(command: str) -> str:
-    return "export" if command == "export" else "camera,broker"
+    return {"export": "export", "bundle": "update"}.get(command, "camera,broker")
 
 
 @click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})

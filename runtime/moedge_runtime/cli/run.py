@@ -8,8 +8,8 @@ import click
 
 from moedge_runtime.cli.ask import VERIFY_HELP
 from moedge_runtime.config import Config, load_config
+from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.preflight import check_config
-from moedge_runtime.daemon.service import open_bundle
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`moedge watch`: answers of one or many devices, live in the terminal."""
+"""`moedge watch`: answers of one or many devices, live in the terminal. `moedge watch packs`: ready-made watches."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Received
 from moedge_runtime.mqtt.session import Session
 from moedge_runtime.mqtt.topics import answer_filter
+from moedge_runtime.packs import load_pack, pack_names
 
 PASSWORD_VARIABLE = "MOEDGE_MQTT_PASSWORD"
 
@@ -25,7 +26,7 @@ class _Lost:
     reason: str
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--url", default="mqtt://localhost:1883", show_default=True, help="The broker.")
 @click.option("--base", default="moedge", show_default=True, help="Base topic.")
 @click.option("--device", default="+", help="Only this device.")
@@ -34,7 +35,9 @@ class _Lost:
 @click.option("--protocol", type=click.Choice(["5", "3.1.1"]), default="5", show_default=True, help="MQTT version.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as it came, one a line.")
 @click.option("--count", type=click.IntRange(min=1), help="Exit after so many answers.")
+@click.pass_context
 def watch(
+    context: click.Context,
     *,
     url: str,
     base: str,
@@ -46,6 +49,8 @@ def watch(
     count: int | None,
 ) -> None:
     """Show answers as they are published, until Ctrl-C. Exits 1 if the broker cannot be used."""
+    if context.invoked_subcommand is not None:
+        return
     try:
         address, answers = parse_broker_url(url), answer_filter(base, device, camera)
     except ValueError as error:
@@ -76,6 +81,22 @@ def watch(
         pass
     finally:
         session.close()
+
+
+@watch.command()
+@click.argument("name", required=False)
+def packs(name: str | None) -> None:
+    """List the ready-made watches, or show all of the one called NAME."""
+    try:
+        if name is not None:
+            click.echo(load_pack(name).text, nl=False)
+            return
+    except ValueError as error:
+        raise ConfigError(f"The command line is wrong: {error}.") from error
+    width = max(map(len, pack_names()))
+    for pack in map(load_pack, pack_names()):
+        click.echo(f"{pack.name:{width}}  {pack.title}")
+    click.echo("Use one with `pack: NAME` in a watch of moedge.yaml; `moedge watch packs NAME` shows it.", err=True)
 
 
 def line_of(message: Received) -> str:

@@ -32,7 +32,6 @@ def load_config(path: str | Path, environment: Mapping[str, str] | None = None) 
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        raw, lines, problems = read_yaml(text)
     except OSError as error:
         raise ConfigError(
             f"Configuration '{path}' cannot be read ({error.strerror}). Give an existing file with --config.",
@@ -40,6 +39,17 @@ def load_config(path: str | Path, environment: Mapping[str, str] | None = None) 
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"Configuration '{path}' is not UTF-8 text ({error}).", key="config.unreadable") from error
+    return parse_config(text, path, environment)
+
+
+def parse_config(text: str, path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Complete and validate `text` as the configuration that stands, or is going to stand, at `path`.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    try:
+        raw, lines, problems = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"Configuration '{path}' is not valid YAML: {error}", key="config.invalid_yaml") from error
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -18,6 +17,17 @@ from pydantic import (
 )
 
 from moedge_runtime.config.camera import CameraSource, CheckDelay, FrameSize, camera_problems, without_credentials
+from moedge_runtime.config.frames import (
+    AlertConfig,
+    BoxValue,
+    Frozen,
+    MotionConfig,
+    PolygonValue,
+    TimeConfig,
+    WindowText,
+    crop_problem,
+    motion_switch,
+)
 from moedge_runtime.config.values import (
     Duration,
     ExistingFile,
@@ -27,11 +37,17 @@ from moedge_runtime.config.values import (
     ResolvedPath,
     Size,
 )
+from moedge_runtime.config.web import MetricsConfig, ProtectionConfig, WebConfig
+from moedge_runtime.frames.polygon import WHOLE, overlaps
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.mqtt.topics import RESERVED_LEVELS, check_base_topic
+from moedge_runtime.packs import load_pack, pack_names
 
 CONFIG_VERSION: Literal[1] = 1
 """The version of moedge.yaml that this code reads."""
+
+MIN_SPOOL_BYTES = 1 << 20
+MIN_SNAPSHOT_BYTES, MAX_SNAPSHOT_BYTES = 4 << 10, 16 << 20
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -51,11 +67,11 @@ def _embedded_switch(value: object) -> object:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+def _snapshots_switch(value: object) -> object:
+    return {"publish": value} if isinstance(value, bool) else value
 
 
-class ModelConfig(_Frozen):
+class ModelConfig(Frozen):
     """The model that answers."""
 
     bundle: ResolvedPath
@@ -83,7 +99,7 @@ class ModelConfig(_Frozen):
     experts, whose records are checked as they are read."""
 
 
-class EmbeddedBrokerConfig(_Frozen):
+class EmbeddedBrokerConfig(Frozen):
     """The broker that the daemon starts itself. It speaks MQTT 5 only and knows no passwords."""
 
     host: str = "127.0.0.1"
@@ -92,7 +108,38 @@ class EmbeddedBrokerConfig(_Frozen):
     """TCP port to listen on."""
 
 
-class MqttConfig(_Frozen):
+class SpoolConfig(Frozen):
+    """Answers on disk while the broker is away."""
+
+    directory: ResolvedPath | None = None
+    """Where they are kept; every device has its own. null for `spool` in the directory that systemd gives the daemon
+    (STATE_DIRECTORY), and for memory only where there is none."""
+    max_size: Annotated[Size, Field(ge=MIN_SPOOL_BYTES)] = 64 << 20
+    """Bytes of all of them, or a number with k, M or G (powers of 1024), 1M at least; beyond it the oldest are
+    dropped."""
+    max_age: Duration = 7 * 86400.0
+    """Older ones are not delivered any more."""
+
+
+class SnapshotsConfig(Frozen):
+    """Pictures on MQTT."""
+
+    publish: bool = False
+    """Publish the picture of every answer. Without it there are pictures on request only."""
+    max_size: Annotated[Size, Field(ge=MIN_SNAPSHOT_BYTES, le=MAX_SNAPSHOT_BYTES)] = 256 << 10
+    """Bytes of a JPEG, or a number with k or M (powers of 1024), 4k to 16M; larger ones are encoded smaller."""
+    quality: Annotated[int, Field(ge=30, le=95)] = 85
+    """JPEG quality to begin with."""
+
+
+class HomeAssistantConfig(Frozen):
+    """Entities in Home Assistant by MQTT discovery."""
+
+    prefix: Annotated[str, AfterValidator(check_base_topic)] = "homeassistant"
+    """Home Assistant's discovery prefix."""
+
+
+class MqttConfig(Frozen):
     """The broker, and how to reach it. Exactly one of `url` and `embedded` is given."""
 
     url: Annotated[str, AfterValidator(_broker_url)] | None = None
@@ -120,9 +167,22 @@ class MqttConfig(_Frozen):
     """PEM file of the client certificate's key."""
     keepalive: Annotated[Duration, Field(ge=5, le=3600)] = 30.0
     """The broker publishes the will after 1.5 times this without a sign of life. Whole seconds, 5 to 3,600."""
+    spool: SpoolConfig = SpoolConfig()
+    snapshots: Annotated[
+        SnapshotsConfig,
+        BeforeValidator(_snapshots_switch, json_schema_input_type=bool | SnapshotsConfig),
+    ] = SnapshotsConfig()
+    """true, or options: publish the picture of every answer."""
+    home_assistant: Annotated[
+        HomeAssistantConfig | None,
+        BeforeValidator(_embedded_switch, json_schema_input_type=bool | HomeAssistantConfig | None),
+    ] = None
+    """true, or options: announce the device to Home Assistant."""
+    remote_config: bool = True
+    """Whether the request `config` may replace this file. It may never add commands (`exec:`)."""
 
 
-class CameraConfig(_Frozen):
+class CameraConfig(Frozen):
     """One source of frames. Keys that do not concern its kind of source are errors."""
 
     source: CameraSource
@@ -158,6 +218,18 @@ class CameraConfig(_Frozen):
     """Live cameras: the very same picture for so long is reported; never to leave that out."""
     black_after: CheckDelay = 10.0
     """Live cameras: black pictures for so long are reported; never to leave that out."""
+    masks: Annotated[tuple[PolygonValue, ...], Field(max_length=32)] = ()
+    """Polygons, 32 at most, that are painted black before anything else sees a frame."""
+    crop: BoxValue = WHOLE
+    """[left, top, right, bottom] of the part of the picture that is used; the rest is cut off."""
+    zones: dict[Identifier, PolygonValue] = {}  # noqa: RUF012 (pydantic copies it)
+    """Named polygons. Like masks and crop in fractions of the whole picture as the camera gives it."""
+    motion: Annotated[
+        MotionConfig | None, BeforeValidator(motion_switch, json_schema_input_type=bool | MotionConfig | None)
+    ] = None
+    """true, or what counts as motion: watches ask only when something moved."""
+    schedule: tuple[WindowText, ...] = ()
+    """Days and times at which its watches ask, such as mon-fri 07:00-18:00; empty for always."""
     enabled: bool = True
     """false: the camera is listed as disabled and never opened."""
 
@@ -168,22 +240,42 @@ class CameraConfig(_Frozen):
             problems.append("a password needs a username")
         if self.format != "mjpeg" and self.size is None:
             problems.append(f"raw frames ({self.format}) need a size, for example 1280x720")
+        problems += [
+            crop_problem(name, polygon, self.crop)
+            for name, polygon in self.zones.items()
+            if not overlaps(polygon, self.crop)
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
 
-class WatchConfig(_Frozen):
+def _pack_exists(name: str) -> str:
+    load_pack(name)
+    return name
+
+
+def _question_or_pack(schema: dict[str, Any]) -> None:
+    """In the file a question may be missing where a pack brings it."""
+    schema["required"] = [key for key in schema["required"] if key != "question"]
+    schema["anyOf"] = [{"required": ["question"]}, {"required": ["pack"]}]
+
+
+class WatchConfig(Frozen):
     """A standing question to a camera."""
+
+    model_config = ConfigDict(json_schema_extra=_question_or_pack)
 
     name: Identifier
     """Unique among all watches; in every answer."""
     camera: Identifier
     """Key in `cameras`."""
+    pack: Annotated[str, AfterValidator(_pack_exists)] | None = None
+    """A ready-made watch (`moedge watch packs`) whose keys hold where this one has none."""
     question: Annotated[str, Field(min_length=1, max_length=8000)]
     """What to ask about each frame."""
     interval: Interval = 5.0
-    """Time of the camera between two answers; every_frame for no gap."""
+    """Time of the camera between two answers; every_frame for no gap. With motion, the least time between two."""
     json_schema: JsonSchema | None = None
     """The answer must fit this JSON Schema, written in place or as a path; it is then in the answer's `data`."""
     system: Annotated[str, Field(max_length=8000)] | None = None
@@ -196,20 +288,65 @@ class WatchConfig(_Frozen):
     """Longest answer, reasoning included."""
     publish_reasoning: bool = False
     """Put the reasoning into the answer's `reasoning`."""
+    zones: tuple[Identifier, ...] = ()
+    """Zones of the camera that it looks at: motion counts there, and the picture is cut to their rectangle."""
+    view: Literal["zones", "camera"] = "zones"
+    """camera: the whole picture goes to the model although `zones` are given."""
+    motion: bool | None = None
+    """Ask only when something moved; null for true if the camera has `motion`."""
+    refresh: Duration | None = None
+    """With motion: ask after so long without a question however still it is; null for never."""
+    schedule: tuple[WindowText, ...] = ()
+    """Days and times at which it asks; empty for always. Those of the camera hold as well."""
+    freshness: Duration | None = None
+    """A frame is not asked about when it has waited so long, and an answer that is later is marked late."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    """A waiting question of a higher class always goes first."""
+    alert: AlertConfig | None = None
+    """An alert that the answers raise and end; needs `json_schema`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_pack(cls, value: Any) -> Any:
+        """Keys of the pack, if it is one, under those that were given."""
+        name = value.get("pack") if isinstance(value, dict) else None
+        if not isinstance(name, str) or name not in pack_names():
+            return value
+        return load_pack(name).watch | value
+
+    @model_validator(mode="after")
+    def _keys_fit_each_other(self) -> WatchConfig:
+        problems = []
+        if self.refresh is not None and self.motion is False:
+            problems.append("refresh goes with motion; remove it, or set motion to true")
+        if self.alert is not None and self.json_schema is None:
+            problems.append("an alert needs a json_schema that has its field")
+        elif self.alert is not None and self.json_schema is not None:
+            missing = self.alert.missing_in(self.json_schema)
+            if missing is not None:
+                problems.append(f"alert.field is '{self.alert.field}', but the json_schema has no property '{missing}'")
+        if self.view == "camera" and "view" in self.model_fields_set and not self.zones:
+            problems.append("view: camera goes with zones; without any the whole picture is used anyway")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
-class HealthConfig(_Frozen):
+class HealthConfig(Frozen):
     """The retained health message."""
 
     interval: Duration = 60.0
     """Time between two messages."""
 
 
-class LogConfig(_Frozen):
+class LogConfig(Frozen):
     """What goes to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is written."""
+    format: Literal["auto", "text", "json", "journal"] = "auto"
+    """text: lines with the time. json: one JSON object a line. journal: a priority for journald in front of each. auto:
+    journal if standard error goes to journald, else text."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +357,7 @@ class Origin:
     lines: dict[tuple[str | int, ...], int]
 
 
-class Config(_Frozen):
+class Config(Frozen):
     """All of moedge.yaml."""
 
     _origin: Origin | None = PrivateAttr(default=None)
@@ -233,12 +370,26 @@ class Config(_Frozen):
     mqtt: MqttConfig
     cameras: Annotated[dict[Annotated[Identifier, AfterValidator(_camera_name)], CameraConfig], Field(min_length=1)]
     """Cameras by name."""
-    watches: list[WatchConfig] = []
+    watches: list[WatchConfig] = []  # noqa: RUF012 (pydantic copies it)
     """Standing questions. Without any, the daemon only answers requests."""
     exit_when_done: bool = False
     """End when every camera has come to its end. Refuses cameras that loop."""
+    time: TimeConfig = TimeConfig()
     health: HealthConfig = HealthConfig()
     log: LogConfig = LogConfig()
+    metrics: Annotated[
+        MetricsConfig | None,
+        BeforeValidator(_embedded_switch, json_schema_input_type=bool | MetricsConfig | None),
+    ] = MetricsConfig()
+    """/metrics and /healthz: where they are; false for neither."""
+    web: WebConfig | None = None
+    """The local web page; without this section there is none."""
+    protection: ProtectionConfig = ProtectionConfig()
+
+    @property
+    def path(self) -> Path | None:
+        """The file that this was read from; None if it was none."""
+        return self._origin.path if self._origin else None
 
     def public(self) -> dict[str, Any]:
         """The configuration as JSON values without secrets, for the info message."""

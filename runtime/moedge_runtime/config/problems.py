@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from moedge_runtime.config.model import Config
 from moedge_runtime.config.yaml_lines import Path, Problems
 
-_SECRET_KEYS = {"password"}
+_SECRET_KEYS = {"password", "token"}
 
 _SHOWN_CHARACTERS = 100
 
@@ -54,12 +54,24 @@ def reference_problems(raw: Any) -> Problems:
             close = did_you_mean(camera, map(str, cameras))
             text = f"there is no camera '{camera}'; known are: {known}{'.' if close else ''}{close}"
             problems.append((("watches", index, "camera"), text))
+        elif isinstance(camera, str):
+            problems += _zone_problems(index, _mapping(watch), _mapping(cameras[camera]), camera)
         if isinstance(name, str) and names.setdefault(name, index) != index:
             problems.append((("watches", index, "name"), f"'{name}' is also the name of watches[{names[name]}]"))
     for name, camera in cameras.items():
         if root.get("exit_when_done") is True and _mapping(camera).get("loop") is True:
             problems.append((("cameras", str(name), "loop"), LOOP_NEVER_ENDS))
     return problems
+
+
+def _zone_problems(index: int, watch: dict[Any, Any], camera: dict[Any, Any], name: str) -> Problems:
+    wanted, zones = watch.get("zones"), _mapping(camera.get("zones"))
+    known = ", ".join(map(str, zones)) or "none"
+    return [
+        (("watches", index, "zones", place), f"camera '{name}' has no zone '{zone}'; known are: {known}")
+        for place, zone in enumerate(wanted if isinstance(wanted, list) else [])
+        if isinstance(zone, str) and zone not in zones
+    ]
 
 
 def path_text(path: Path) -> str:

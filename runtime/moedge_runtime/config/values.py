@@ -128,6 +128,8 @@ _SIZE_SCHEMA = {
     ]
 }
 
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 """A name that becomes one level of a topic."""
 

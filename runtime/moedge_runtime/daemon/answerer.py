@@ -25,6 +25,23 @@ class Question:
 
 
 @dataclass(frozen=True)
+class ExpertUse:
+    """What an answer needed of experts that are paged.
+
+    Attributes:
+        hits: Times that an expert was in memory.
+        misses: Times that it had to be read, or waited for.
+        read_bytes: Read from flash while the answer was made.
+        wait_s: Time in which there was nothing to do but wait for flash.
+    """
+
+    hits: int
+    misses: int
+    read_bytes: int
+    wait_s: float
+
+
+@dataclass(frozen=True)
 class Reply:
     """What the model said. Times in seconds, counts in tokens; see AnswerTiming and AnswerTokens for their meaning."""
 
@@ -41,6 +58,7 @@ class Reply:
     cached_tokens: int
     answer_tokens: int
     reasoning_tokens: int
+    experts: ExpertUse | None = None
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def answer_payload(
         error=error_info(result.outcome) if isinstance(result.outcome, MoedgeError) else None,
         camera=job.camera,
         watch=job.watch,
+        zones=list(job.zones),
         question=job.question.text,
         schema_id=schema_id(job.question.json_schema),
         captured_at=job.frame.captured_at,

@@ -2,44 +2,59 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
 
 from moedge_runtime import __version__
 from moedge_runtime.bundle import Bundle
+from moedge_runtime.camera import Frame
 from moedge_runtime.config import Config
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.daemon.answers import answer_payload, error_info, precision_of
+from moedge_runtime.daemon.bundle_check import bundle_names, manifest_sha256
 from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes, utc_now
 from moedge_runtime.daemon.counters import WatchCounters
+from moedge_runtime.daemon.events import alert_payload, answered_event, dropped_event, pending_event
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.reader import CameraReader, State
-from moedge_runtime.daemon.schedule import Job, Result
+from moedge_runtime.daemon.schedule import DropReason, Job, Result
+from moedge_runtime.daemon.snapshot import encode_jpeg
+from moedge_runtime.daemon.watcher import AlertNote, Watcher
 from moedge_runtime.errors import CameraError
+from moedge_runtime.frames.ledger import FrameCounts
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.client import MqttClient, Presence
+from moedge_runtime.mqtt.home_assistant import ONLINE, announcement, birth_topic, discovery_topic, watch_state
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
-from moedge_runtime.mqtt.outbox import MAX_QUEUED
 from moedge_runtime.mqtt.payloads import (
+    AlertPayload,
     AnswerModel,
     AnswerPayload,
+    BoardHealth,
     CameraHealth,
     CameraStatus,
     DeviceHealth,
     DeviceInfo,
     DeviceStatus,
+    EventPayload,
+    HomeAssistantDevice,
     ModelInfo,
     MqttHealth,
+    Snapshot,
+    SnapshotRef,
+    SpoolHealth,
 )
+from moedge_runtime.mqtt.spool import Spool
+from moedge_runtime.mqtt.spool_clock import moment_now
 from moedge_runtime.mqtt.topics import Topics
 
-MANIFEST = "manifest.json"
-
-PAUSE_MESSAGES = MAX_QUEUED // 2
-"""Cameras that lose no frame pause while so many answers wait for the broker; requests and realtime cameras go on."""
+STATE_DIRECTORY = "STATE_DIRECTORY"
+"""Set by systemd for a unit with StateDirectory=."""
 
 log = logging.getLogger(__name__)
 
@@ -53,86 +68,187 @@ class Bridge:
         address: The broker; the embedded one's address is known only once it runs.
         jobs: For the number of waiting requests; is told whether there is room for more answers.
 
+    Raises:
+        StorageError: Another process uses the spool.
+
     Attributes:
         topics: The device's topic tree.
         client: The MQTT client.
         readers: Cameras that run, by name; filled by the daemon before `start`.
+        watchers: What counts their frames, likewise.
         on_request: Set by the daemon before `start`.
+        on_answer: Called with every answer that was made, on the model's thread; likewise.
+        board: Says how the board is; likewise.
+        on_asked: Called for every frame about which the model was asked, with whether it answered; likewise.
     """
 
     def __init__(self, config: Config, bundle: Bundle, address: BrokerAddress, jobs: JobQueue) -> None:
         self._config, self._bundle, self._jobs = config, bundle, jobs
-        self._started_at, self._started_s = utc_now(), time.monotonic()
+        self._started_s = time.monotonic()
+        self._synced = clock_synced()
         self._identifiers = Ulids()
         self._counters = WatchCounters(watch.name for watch in config.watches)
         self.readers: Mapping[str, CameraReader] = {}
+        self.watchers: Mapping[str, Watcher] = {}
         self.topics = Topics(config.mqtt.base_topic, config.device)
         self.on_request: Callable[[Received], None] = lambda message: None
-        self._info = self._describe()
+        self.on_answer: Callable[[Job, Result, AnswerPayload], None] = lambda job, result, answer: None
+        self.board: Callable[[], BoardHealth] = BoardHealth
+        self.on_asked: Callable[[bool], None] = lambda answered: None
+        self._model = self._describe_model()
         self._answer_model = AnswerModel(
-            name=self._info.model.name, bundle=self._info.model.bundle, precision=self._info.model.precision
+            name=self._model.name,
+            bundle=self._model.bundle,
+            version=self._model.version,
+            precision=self._model.precision,
         )
+        home = config.mqtt.home_assistant
+        self._birth = birth_topic(home.prefix) if home else None
+        self._spool = spool_of(config)
         self.client = MqttClient(
             connection_of(config, address),
             presence=Presence(*(self._status(state) for state in ("online", "stopped", "offline"))),
             requests=self.topics.requests,
             on_request=self._receive,
             on_delivered=jobs.recheck,
+            also=[self._birth] if self._birth else [],
+            on_also=self._home_assistant_said,
+            spool=self._spool,
         )
-        jobs.has_room = self._has_room
+        jobs.has_room = self.client.has_room
 
-    def start(self) -> None:
-        """Publish info and the cameras' first states, in this order on every connect, and begin to connect."""
-        self.client.publish(Message(self.topics.info, self._info.encode(), retain=True))
+    def start(self, *, before: Config | None = None) -> None:
+        """Publish discovery, info and the cameras' first states, in this order on every connect, and begin to connect.
+
+        Args:
+            before: The configuration before a reload: what it announced and is gone is removed from the broker.
+        """
+        if before is not None:
+            self._remove_stale(before)
+        self._announce(before)
+        self._publish_info()
         for name, camera in self._config.cameras.items():
             starting = CameraError(f"Camera '{name}' has given no frame yet.", key="camera.starting")
             if camera.enabled:
                 self.camera_state(name, "connecting", starting)
             else:
                 self.camera_state(name, "disabled", None)
+        for watch in self._config.watches:
+            if watch.alert is not None:
+                self._publish_alert(
+                    watch.camera,
+                    watch.name,
+                    AlertPayload(state="unknown", since=utc_now(), clock_synced=clock_synced()),
+                )
         self.publish_health()
         self.client.start()
+
+    @property
+    def model_name(self) -> str:
+        """Of the model that answers."""
+        return self._model.name
 
     def camera_state(self, camera: str, state: State, reason: CameraError | None) -> None:
         """Publish the state of a camera."""
         payload = CameraStatus(state=state, reason=error_info(reason) if reason else None)
         self.client.publish(Message(self.topics.camera_status(camera), payload.encode(), retain=True))
 
-    def watches_due(self, due: Sequence[str], skipped: Sequence[str]) -> None:
-        """Count watches that came due, and frames that were replaced before their turn."""
-        self._counters.due(due, skipped)
+    def new_identifier(self) -> str:
+        """For an event."""
+        return self._identifiers.next()
+
+    def pending(self, job: Job) -> None:
+        """A watch asks; see Announcer."""
+        self._counters.due(job.watch or "")
+        if self.client.connected:  # old news when the broker is back: the end of the event says all of it
+            self._publish_event(job, pending_event(job, at=utc_now(), synced=clock_synced()))
+
+    def dropped(self, job: Job, reason: DropReason) -> None:
+        """There will be no answer; see Announcer."""
+        event = dropped_event(job, reason, at=utc_now(), synced=clock_synced())
+        self._counters.ended(event.watch, event.status)
+        self._publish_event(job, event)
+
+    def answered(self, job: Job, result: Result, alert: AlertNote | None) -> None:
+        """The model has answered a watch, or failed: publish its answer and what follows of it; see Announcer."""
+        answer = self.answer(job, result)
+        event = answered_event(job, result, alert, at=answer.answered_at, synced=answer.clock_synced)
+        self._counters.ended(event.watch, event.status)
+        encoded = answer.encode()
+        late = answer.model_copy(update={"replayed": True}).encode()
+        self.client.publish(Message(self.topics.answer(job.camera), encoded, late=late))
+        self.client.publish(Message(self.topics.last_answer(job.camera), encoded, retain=True))
+        if self._config.mqtt.home_assistant:
+            self.client.publish(
+                Message(self.topics.watch(job.camera, event.watch), watch_state(answer).encode(), retain=True)
+            )
+        self._publish_event(job, event)
+        if event.alert is not None and event.alert.changed:
+            log.warning("%s/%s: the alert is %s.", job.camera, event.watch, event.alert.state)
+            self._publish_alert(job.camera, event.watch, alert_payload(event))
 
     def answer(self, job: Job, result: Result) -> AnswerPayload:
-        """Make, count and log the answer to `job`; does not publish it."""
+        """Make and log the answer to `job`; publishes its picture, if pictures are to be, and nothing else."""
+        identifier = job.identifier or self._identifiers.next()
         payload = answer_payload(
             job,
             result,
-            identifier=self._identifiers.next(),
+            identifier=identifier,
             answered_at=utc_now(),
             synced=clock_synced(),
             model=self._answer_model,
         )
-        self._counters.answered(job.watch, ok=payload.status == "ok")
+        if self._config.mqtt.snapshots.publish:
+            reference = self._publish_picture(job.camera, job.frame, identifier)
+            payload = payload.model_copy(update={"snapshot": reference})
         name = f"{job.camera}/{job.watch or 'request'}"
+        self.on_asked(payload.error is None)
         if payload.error is None:
+            self._counters.answered()
             log.info("%s: %s (%.1f s)", name, one_line(payload.text), result.ended_s - result.began_s)
         else:
             log.error("%s: %s", name, one_line(payload.error.message))
+        self.on_answer(job, result, payload)
         return payload
 
-    def deliver(self, job: Job, result: Result) -> None:
-        """Publish the answer to a watch, and its retained copy."""
-        encoded = self.answer(job, result).encode()
-        self.client.publish(Message(self.topics.answer(job.camera), encoded))
-        self.client.publish(Message(self.topics.last_answer(job.camera), encoded, retain=True))
+    def snapshot(self, camera: str, frame: Frame) -> Snapshot:
+        """Publish the picture of a frame."""
+        identifier = self._identifiers.next()
+        return Snapshot(
+            id=identifier,
+            camera=camera,
+            captured_at=frame.captured_at,
+            clock_synced=clock_synced(),
+            snapshot=self._publish_picture(camera, frame, identifier),
+        )
+
+    def _publish_event(self, job: Job, event: EventPayload) -> None:
+        late = None if event.type == "new" else event.model_copy(update={"replayed": True}).encode()
+        self.client.publish(Message(self.topics.event(job.camera), event.encode(), late=late))
+
+    def _publish_alert(self, camera: str, watch: str, alert: AlertPayload) -> None:
+        self.client.publish(Message(self.topics.alert(camera, watch), alert.encode(), retain=True))
 
     def publish_health(self) -> None:
-        """Publish the counters."""
+        """Publish the counters, and info again if the clock has been set meanwhile."""
+        synced = clock_synced()
+        if synced != self._synced:
+            self._synced = synced
+            self._publish_info()
         self.client.publish(Message(self.topics.health, self.health().encode(), retain=True))
 
     def info(self) -> DeviceInfo:
         """What `info` says."""
-        return self._info
+        uptime = timedelta(seconds=time.monotonic() - self._started_s)
+        return DeviceInfo(
+            device=self._config.device,
+            version=__version__,
+            started_at=utc_now() - uptime,
+            clock_synced=clock_synced(),
+            model=self._model,
+            config=self._config.public(),
+            config_schema=config_schema(),
+        )
 
     def health(self) -> DeviceHealth:
         """What `health` says, now."""
@@ -147,6 +263,7 @@ class Bridge:
             cameras={name: self._camera_health(name) for name in self._config.cameras},
             watches=self._counters.health(),
             requests_waiting=self._jobs.requests_waiting,
+            board=self.board(),
             mqtt=MqttHealth(
                 connected=self.client.connected,
                 connects=counters.connects,
@@ -154,40 +271,120 @@ class Bridge:
                 received=counters.received,
                 queued=queued,
                 dropped=dropped,
+                refused=counters.refused,
+                spool=self._spool_health(),
             ),
+        )
+
+    def _spool_health(self) -> SpoolHealth | None:
+        spool = self._spool
+        if spool is None:
+            return None
+        return SpoolHealth(
+            messages=spool.messages,
+            bytes=spool.size_bytes,
+            dropped=spool.counters.dropped,
+            expired=spool.counters.expired,
+            damaged=spool.counters.damaged,
+            replayed=self.client.counters.replayed,
+            written_bytes=spool.written_bytes,
+            syncs=spool.syncs,
+            error=self.client.spool_error,
         )
 
     def _camera_health(self, name: str) -> CameraHealth:
-        reader = self.readers.get(name)
-        if reader is None:
-            state: State = "connecting" if self._config.cameras[name].enabled else "disabled"
-            return CameraHealth(state=state, frames=0, last_frame_age_s=None)
-        return CameraHealth(state=reader.state, frames=reader.frames, last_frame_age_s=reader.last_frame_age_s())
-
-    def _describe(self) -> DeviceInfo:
-        manifest = self._bundle.manifest
-        return DeviceInfo(
-            device=self._config.device,
-            version=__version__,
-            started_at=self._started_at,
-            model=ModelInfo(
-                name=manifest.model.source.name,
-                architecture=manifest.model.architecture,
-                bundle=self._bundle.path.resolve().name,
-                form=manifest.form,
-                precision=precision_of(manifest),
-                manifest_sha256=hashlib.sha256(self._bundle.file(MANIFEST).read_bytes()).hexdigest(),
-            ),
-            config=self._config.public(),
-            config_schema=config_schema(),
+        reader, watcher = self.readers.get(name), self.watchers.get(name)
+        state: State = "connecting" if self._config.cameras[name].enabled else "disabled"
+        counts = watcher.counts() if watcher else FrameCounts()
+        return CameraHealth(
+            state=reader.state if reader else state,
+            frames=counts.seen,
+            skipped=counts.skipped,
+            answered=counts.answered,
+            dropped=counts.dropped,
+            waiting=counts.waiting,
+            reasons=counts.reasons,
+            last_frame_age_s=reader.last_frame_age_s() if reader else None,
         )
+
+    def _describe_model(self) -> ModelInfo:
+        manifest = self._bundle.manifest
+        name, version = bundle_names(self._config.model.bundle, self._bundle)
+        return ModelInfo(
+            name=manifest.model.source.name,
+            architecture=manifest.model.architecture,
+            bundle=name,
+            version=version,
+            form=manifest.form,
+            precision=precision_of(manifest),
+            manifest_sha256=manifest_sha256(self._bundle),
+        )
+
+    def _publish_info(self) -> None:
+        self.client.publish(Message(self.topics.info, self.info().encode(), retain=True))
+
+    def _publish_picture(self, camera: str, frame: Frame, identifier: str) -> SnapshotRef:
+        options = self._config.mqtt.snapshots
+        picture = encode_jpeg(
+            frame.image, max_bytes=options.max_size, quality=options.quality, comment=f"moedge {identifier}"
+        )
+        topic = self.topics.snapshot(camera)
+        self.client.publish(
+            Message(topic, picture.content, retain=True, identifier=identifier, content_type="image/jpeg")
+        )
+        return picture.reference(topic)
+
+    def _announce(self, before: Config | None) -> None:
+        home = self._config.mqtt.home_assistant
+        if home is None:
+            return
+        topic = discovery_topic(home.prefix, self._config.device)
+        now = self._announcement(self._config)
+        self.client.publish(Message(topic, now.encode(), retain=True))
+        if before is not None and before.mqtt.home_assistant == home and before.device == self._config.device:
+            earlier = self._announcement(before)
+            if earlier.components.keys() - now.components.keys():
+                self.client.publish(Message(topic, self._announcement(self._config, earlier).encode()))
+
+    def _announcement(self, config: Config, before: HomeAssistantDevice | None = None) -> HomeAssistantDevice:
+        return announcement(
+            Topics(config.mqtt.base_topic, config.device),
+            version=__version__,
+            model=self._model.name,
+            cameras=watches_by_camera(config),
+            before=before,
+        )
+
+    def _remove_stale(self, before: Config) -> None:
+        """Remove what an earlier configuration left on the same topics: an empty message takes a stored one away."""
+        topics = Topics(before.mqtt.base_topic, before.device)
+        home, home_before = self._config.mqtt.home_assistant, before.mqtt.home_assistant
+        if home_before is not None and (
+            home is None or home.prefix != home_before.prefix or before.device != self._config.device
+        ):
+            self.client.publish(Message(discovery_topic(home_before.prefix, before.device), b"", retain=True))
+        if topics != self.topics:
+            return
+        now, then = watches_by_camera(self._config), watches_by_camera(before)
+        gone = [
+            topic(camera, watch)
+            for camera in then
+            for watch in then[camera]
+            if watch not in now.get(camera, ())
+            for topic in (topics.watch, topics.alert)
+        ]
+        for camera in then.keys() - now.keys():
+            gone += [topics.camera_status(camera), topics.last_answer(camera), topics.snapshot(camera)]
+        for topic in gone:
+            self.client.publish(Message(topic, b"", retain=True))
+
+    def _home_assistant_said(self, message: Received) -> None:
+        if message.payload == ONLINE.encode():
+            self.client.restate()
 
     def _status(self, state: str) -> Message:
         payload = DeviceStatus.model_validate({"state": state})
         return Message(self.topics.status, payload.encode(), retain=True)
-
-    def _has_room(self) -> bool:
-        return self.client.backlog()[0] < PAUSE_MESSAGES
 
     def _receive(self, message: Received) -> None:
         self.on_request(message)
@@ -207,3 +404,33 @@ def connection_of(config: Config, address: BrokerAddress) -> Connection:
         key=mqtt.key,
         keepalive_s=round(mqtt.keepalive),
     )
+
+
+def spool_directory(config: Config) -> Path | None:
+    """Where answers wait on disk; None for in memory only."""
+    if config.mqtt.spool.directory is not None:
+        return config.mqtt.spool.directory
+    state = os.environ.get(STATE_DIRECTORY, "").partition(":")[0]
+    return Path(state) / "spool" if state else None
+
+
+def spool_of(config: Config) -> Spool | None:
+    """The answers on disk; None for in memory only.
+
+    Raises:
+        StorageError: Another process uses them.
+    """
+    directory = spool_directory(config)
+    if directory is None:
+        return None
+    return Spool(
+        directory,
+        max_bytes=config.mqtt.spool.max_size,
+        max_age_s=config.mqtt.spool.max_age,
+        now=lambda: moment_now(clock_synced()),
+    )
+
+
+def watches_by_camera(config: Config) -> dict[str, list[str]]:
+    """Names of the watches of every camera."""
+    return {name: [watch.name for watch in config.watches if watch.camera == name] for name in config.cameras}

@@ -1,4 +1,4 @@
-"""Makes sources, checks and policies of the configuration of a camera."""
+"""Makes sources, checks, policies, watches and their gate of the configuration of a camera."""
 
 from __future__ import annotations
 
@@ -9,16 +9,31 @@ from moedge_runtime.camera import FrameSource, SourceOptions, is_live, open_sour
 from moedge_runtime.camera.credentials import Credentials, Tls
 from moedge_runtime.camera.picture_check import PictureCheck
 from moedge_runtime.camera.timeouts import Timeouts
-from moedge_runtime.config import CameraConfig
+from moedge_runtime.config import AlertConfig, CameraConfig, MotionConfig, TimeConfig, WatchConfig
+from moedge_runtime.config.frames import zone_of
 from moedge_runtime.config.values import EVERY_FRAME
+from moedge_runtime.daemon.preflight import question_of
 from moedge_runtime.daemon.reader import Policy
+from moedge_runtime.daemon.schedule import Priority
+from moedge_runtime.daemon.watcher import Watch
+from moedge_runtime.frames.alert import AlertRule, AlertTracker
+from moedge_runtime.frames.gate import FrameGate, WatchRule
+from moedge_runtime.frames.masked import Preparation, PreparedSource
+from moedge_runtime.frames.motion import MotionSettings
+from moedge_runtime.frames.polygon import WHOLE, Box, bounds, within
+from moedge_runtime.frames.timetable import Timetable, parse_window
 
 DEFAULT_LIVE_FPS = 1.0
 """Frames a second of a live camera whose watches want fewer: a request then finds one that is a second old."""
 
 
-def open_camera(camera: CameraConfig, intervals_s: Sequence[float]) -> FrameSource:
-    """The source of `camera`, whose watches have these intervals.
+def preparation_of(camera: CameraConfig) -> Preparation:
+    """What is done to every picture of `camera` first."""
+    return Preparation(camera.masks, camera.crop)
+
+
+def open_camera(camera: CameraConfig, intervals_s: Sequence[float], preparation: Preparation) -> FrameSource:
+    """The source of `camera`, whose watches have these intervals. All of its frames have gone through `preparation`.
 
     Raises:
         CameraError: There is no such source.
@@ -35,7 +50,7 @@ def open_camera(camera: CameraConfig, intervals_s: Sequence[float]) -> FrameSour
         tls=Tls(camera.ca, camera.tls_verify),
         timeouts=Timeouts(camera.first_frame_timeout, camera.stall_timeout),
     )
-    return open_source(camera.source, options)
+    return PreparedSource(open_source(camera.source, options), preparation)
 
 
 def live_fps(intervals_s: Sequence[float]) -> float | None:
@@ -53,11 +68,73 @@ def policy_of(camera: CameraConfig, *, gives_up: bool) -> Policy:
     )
 
 
-def check_of(camera: CameraConfig) -> PictureCheck | None:
-    """What looks at the pictures of `camera`; None for recordings."""
+def check_of(camera: CameraConfig, preparation: Preparation) -> PictureCheck | None:
+    """What looks at the pictures of `camera`, which have gone through `preparation`; None for recordings."""
     if not is_live(camera.source):
         return None
-    return PictureCheck(_seconds(camera.frozen_after), _seconds(camera.black_after))
+    return PictureCheck(_seconds(camera.frozen_after), _seconds(camera.black_after), preparation.hidden)
+
+
+def gate_of(camera: CameraConfig, watches: Sequence[WatchConfig], time: TimeConfig) -> FrameGate:
+    """What decides when the `watches` of `camera` ask."""
+    motion = camera.motion or MotionConfig()
+    return FrameGate(
+        [_rule(camera, watch, time) for watch in watches],
+        timetable=timetable_of(camera.schedule, time),
+        motion=MotionSettings(motion.threshold, motion.area),
+        zones={name: within(polygon, camera.crop) for name, polygon in camera.zones.items()},
+    )
+
+
+def watch_of(camera: CameraConfig, watch: WatchConfig) -> Watch:
+    """`watch` of `camera`, ready to be asked."""
+    return Watch(
+        watch.name,
+        question_of(watch),
+        watch.publish_reasoning,
+        view=_view(camera, watch),
+        freshness_s=watch.freshness,
+        priority=Priority[watch.priority.upper()],
+        alert=AlertTracker(_alert_rule(watch.alert)) if watch.alert else None,
+    )
+
+
+def timetable_of(schedule: Sequence[str], time: TimeConfig) -> Timetable:
+    """A schedule by the clock of `time`."""
+    zone = zone_of(time.zone) if time.zone else None
+    return Timetable(tuple(parse_window(text) for text in schedule), zone, time.unsynced)
+
+
+def _rule(camera: CameraConfig, watch: WatchConfig, time: TimeConfig) -> WatchRule:
+    return WatchRule(
+        watch.interval,
+        timetable_of(watch.schedule, time),
+        on_motion=camera.motion is not None if watch.motion is None else watch.motion,
+        zones=tuple(watch.zones),
+        refresh_s=watch.refresh,
+        cooldown_s=watch.alert.cooldown or 0.0 if watch.alert else 0.0,
+    )
+
+
+def _view(camera: CameraConfig, watch: WatchConfig) -> Box:
+    """The part of the camera's cropped picture that the model gets."""
+    if not watch.zones or watch.view == "camera":
+        return WHOLE
+    around = bounds([within(camera.zones[name], camera.crop) for name in watch.zones])
+    return Box(max(0.0, around.left), max(0.0, around.top), min(1.0, around.right), min(1.0, around.bottom))
+
+
+def _alert_rule(alert: AlertConfig) -> AlertRule:
+    return AlertRule(
+        tuple(alert.field.split(".")),
+        equals=alert.equals,
+        compares_equal=alert.equals is not None,
+        above=alert.above,
+        below=alert.below,
+        clear=alert.clear,
+        raise_after=alert.raise_after,
+        clear_after=alert.clear_after,
+    )
 
 
 def size_of(camera: CameraConfig) -> tuple[int, int] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from moedge_runtime.mqtt.payloads import WatchHealth
+from moedge_runtime.mqtt.payloads import EventStatus, WatchHealth
 
 
 class WatchCounters:
@@ -14,24 +14,24 @@ class WatchCounters:
 
     def __init__(self, watches: Iterable[str]) -> None:
         self._lock = threading.Lock()
-        self._counts = {watch: {"due": 0, "answered": 0, "failed": 0, "skipped": 0} for watch in watches}
+        self._counts = {watch: dict.fromkeys(WatchHealth.model_fields, 0) for watch in watches}
         self._last_answer_s: float | None = None
 
-    def due(self, due: Sequence[str], skipped: Sequence[str]) -> None:
-        """Watches came due, and the waiting frames of some were replaced by that."""
+    def due(self, watch: str) -> None:
+        """A watch asks."""
         with self._lock:
-            for watch in due:
-                self._counts[watch]["due"] += 1
-            for watch in skipped:
-                self._counts[watch]["skipped"] += 1
+            self._counts[watch]["due"] += 1
 
-    def answered(self, watch: str | None, *, ok: bool) -> None:
-        """An answer was made; `watch` is None for a request."""
+    def ended(self, watch: str, status: EventStatus) -> None:
+        """A watch's question has ended."""
         with self._lock:
-            if ok:
-                self._last_answer_s = time.monotonic()
-            if watch is not None:
-                self._counts[watch]["answered" if ok else "failed"] += 1
+            self._counts[watch]["answered" if status == "late" else status] += 1
+            self._counts[watch]["late"] += status == "late"
+
+    def answered(self) -> None:
+        """An answer without error was made, to a watch or to a request."""
+        with self._lock:
+            self._last_answer_s = time.monotonic()
 
     def last_answer_age_s(self) -> float | None:
         """Seconds since the last answer without error; None before it."""

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import ModelConfig
-from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply
+from moedge_runtime.daemon.answerer import ExpertUse, Question, QuestionProblem, Reply
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions
 from moedge_runtime.inference.check import RequestChecker, RequestProblem
+from moedge_runtime.inference.experts import ExpertStatistics
 from moedge_runtime.inference.memory_budget import plan_of
+from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.onnx_session import providers_for
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class EngineAnswerer:
             cached_tokens=answer.cached_tokens,
             answer_tokens=answer.answer_tokens,
             reasoning_tokens=answer.reasoning_tokens,
+            experts=_use(answer.experts),
         )
 
 
@@ -81,6 +84,15 @@ def question_checker(bundle: Bundle, config: ModelConfig) -> Callable[[Question]
     return lambda question: _problems(checker.problems(_request(question), unseen_images=1))
 
 
+def memory_plan(bundle: Bundle, config: ModelConfig, total: int) -> MemoryPlan:
+    """How the engine would divide `total` bytes, on any machine.
+
+    Raises:
+        ConfigError: They are too few, or the bundle is inline.
+    """
+    return plan_of(bundle, _options(config), total)
+
+
 def _options(config: ModelConfig) -> EngineOptions:
     return EngineOptions(
         threads=config.threads,
@@ -91,6 +103,12 @@ def _options(config: ModelConfig) -> EngineOptions:
         expert_budget_bytes=config.expert_memory,
         hot_set=config.hot_set,
     )
+
+
+def _use(statistics: ExpertStatistics | None) -> ExpertUse | None:
+    if statistics is None:
+        return None
+    return ExpertUse(statistics.hits, statistics.misses, statistics.read_bytes, statistics.flash_wait_ms / 1000)
 
 
 def _request(question: Question) -> AskRequest:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
-from moedge_runtime.daemon.schedule import Agenda, Job
+from moedge_runtime.daemon.schedule import Agenda, DropReason, Job
 from moedge_runtime.errors import RequestError
 
 
@@ -18,17 +19,21 @@ class JobQueue:
     """An Agenda with waiting. All methods may be called from any thread; `take` and `done` belong to one worker.
 
     Attributes:
+        pause_s: How long the model rests after a job that took so many seconds.
         has_room: Whether more answers can be delivered now; asked by cameras that wait. Call `recheck` when it changes.
     """
 
     def __init__(self) -> None:
         self.has_room: Callable[[], bool] = lambda: True
+        self.pause_s: Callable[[float], float] = lambda spent_s: 0.0
         self._agenda = Agenda()
         self._changed = threading.Condition()
         self._closed = False
+        self._began_s = 0.0
+        self._rests_until_s = 0.0
 
-    def submit(self, jobs: Sequence[Job], *, wait: bool) -> list[Job] | None:
-        """Add the jobs of one frame.
+    def submit(self, jobs: Sequence[Job], *, wait: bool) -> bool:
+        """Add the jobs of one frame, and drop those that they replace.
 
         Args:
             jobs: All of one camera.
@@ -36,17 +41,17 @@ class JobQueue:
                 the answers, so that none is dropped.
 
         Returns:
-            The waiting jobs that these replace; None if the queue is closed.
+            False if the queue is closed; `jobs` are then dropped.
         """
         with self._changed:
             if wait:
                 camera = jobs[0].camera
                 self._changed.wait_for(lambda: self._closed or (not self._agenda.busy_with(camera) and self.has_room()))
-            if self._closed:
-                return None
-            replaced = self._agenda.add_watches(jobs)
+            closed = self._closed
+            replaced = [] if closed else self._agenda.add_watches(jobs)
             self._changed.notify_all()
-            return replaced
+        _drop(jobs if closed else replaced, "stopping" if closed else "replaced")
+        return not closed
 
     def ask(self, job: Job) -> None:
         """Add the job of a request; never blocks.
@@ -62,19 +67,39 @@ class JobQueue:
 
     def take(self) -> Job | None:
         """Wait for a job; None once closed."""
-        with self._changed:
-            while not self._closed:
-                job = self._agenda.next()
+        while True:
+            with self._changed:
+                if self._closed:
+                    return None
+                now_s = time.monotonic()
+                stale = self._agenda.take_stale(now_s)
+                rest_s = max(0.0, self._rests_until_s - now_s)
+                job = None if stale or rest_s else self._agenda.next()
                 if job is not None:
+                    self._began_s = time.monotonic()
                     return job
-                self._changed.wait()
-            return None
+                if stale:
+                    self._changed.notify_all()
+                else:
+                    self._changed.wait(rest_s or None)
+            _drop(stale, "stale")
 
     def done(self) -> None:
         """The job that `take` gave is done and delivered."""
         with self._changed:
-            self._agenda.finished()
+            now_s = time.monotonic()
+            spent_s = now_s - self._began_s
+            self._agenda.finished(spent_s)
+            self._rests_until_s = now_s + self.pause_s(spent_s)
             self._changed.notify_all()
+
+    def drop_stale(self) -> None:
+        """Drop what has waited for too long."""
+        with self._changed:
+            stale = self._agenda.take_stale(time.monotonic())
+            if stale:
+                self._changed.notify_all()
+        _drop(stale, "stale")
 
     def drain(self, camera: str) -> None:
         """Wait until no job of a watch of `camera` waits or runs, or the queue is closed."""
@@ -87,12 +112,13 @@ class JobQueue:
             self._changed.notify_all()
 
     def close(self) -> list[Job]:
-        """Drop what waits and end all waiting; returns the dropped jobs of requests. The running job goes on."""
+        """Drop what waits and end all waiting; returns the jobs of requests. The running job goes on."""
         with self._changed:
             self._closed = True
-            requests = self._agenda.clear()
+            waiting = self._agenda.clear()
             self._changed.notify_all()
-            return requests
+        _drop([job for job in waiting if job.watch is not None], "stopping")
+        return [job for job in waiting if job.watch is None]
 
     @property
     def idle(self) -> bool:
@@ -105,3 +131,16 @@ class JobQueue:
         """Requests that wait for the model."""
         with self._changed:
             return self._agenda.requests_waiting
+
+    def waiting(self) -> tuple[int, float | None]:
+        """How many questions wait for the model, and how old the oldest of their frames is in seconds."""
+        with self._changed:
+            waiting = self._agenda.waiting()
+        oldest_s = min((job.frame.monotonic_s for job in waiting), default=None)
+        return len(waiting), None if oldest_s is None else time.monotonic() - oldest_s
+
+
+def _drop(jobs: Sequence[Job], reason: DropReason) -> None:
+    """Outside of the lock: what is told of it may take other locks."""
+    for job in jobs:
+        job.drop(job, reason)

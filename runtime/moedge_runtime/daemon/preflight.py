@@ -11,7 +11,8 @@ from moedge_runtime.config.load import config_error
 from moedge_runtime.config.problems import LOOP_NEVER_ENDS, got
 from moedge_runtime.config.yaml_lines import Problems
 from moedge_runtime.daemon.answerer import Question, QuestionProblem
-from moedge_runtime.errors import CameraError
+from moedge_runtime.daemon.web_token import token_of
+from moedge_runtime.errors import CameraError, ConfigError
 
 
 def question_of(watch: WatchConfig) -> Question:
@@ -60,6 +61,11 @@ def check_config(
         for problem in check(question_of(watch)) if check else []:
             value = getattr(watch, problem.key)
             problems.append((("watches", index, problem.key), got(value, str(problem.error))))
+    if config.web is not None:
+        try:
+            token_of(config.web)
+        except ConfigError as error:
+            problems.append((("web", "token_file"), str(error).removeprefix("web.token_file: ")))
     if problems:
         raise config_error(config, problems)
 

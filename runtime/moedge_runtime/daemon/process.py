@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from moedge_runtime.config import Config
-from moedge_runtime.daemon.service import Daemon, OpenAnswerer
+from moedge_runtime.daemon.logs import set_up
+from moedge_runtime.daemon.service import Daemon
+from moedge_runtime.daemon.setup import OpenAnswerer
 
 EXIT_FORCED = 130
 """After the second signal."""
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RELOADING_SIGNAL = signal.SIGHUP
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,9 @@ def run_process(
 ) -> int:
     """Run the daemon in the main thread until it is done or told to stop by SIGTERM or SIGINT.
 
-    The first signal stops it in order, the second ends the process at once; the broker then publishes the will.
+    SIGHUP reads the configuration again. The first stopping signal stops it in order, the second ends the process at
+    once; the broker then publishes the will. After a request to restart the process begins anew with the same command
+    line, under the same process number.
 
     Returns:
         The exit code.
@@ -39,14 +44,13 @@ def run_process(
     Raises:
         MoedgeError: It cannot start.
     """
-    logging.basicConfig(
-        level=(log_level or config.log.level).upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done, verify=verify)
+    set_up(log_level or config.log.level, config.log.format)
+    daemon = Daemon(config, open_answerer, exit_when_done=exit_when_done, verify=verify, log_level=log_level)
 
     def on_signal(number: int) -> None:
+        if number == RELOADING_SIGNAL:
+            daemon.request_reload()
+            return
         if daemon.stopping:
             os._exit(EXIT_FORCED)
         daemon.request_stop()
@@ -54,6 +58,9 @@ def run_process(
 
     with _signals(on_signal):
         code = daemon.run()
+    if daemon.restart:
+        logging.shutdown()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if daemon.stuck:
         # A thread inside the model cannot be ended; everything that had to be said has been said.
         logging.shutdown()
@@ -63,7 +70,7 @@ def run_process(
 
 @contextmanager
 def _signals(on_signal: Callable[[int], None]) -> Iterator[None]:
-    """Call `on_signal` on a thread of its own for every stopping signal that arrives in this block.
+    """Call `on_signal` on a thread of its own for every stopping or reloading signal that arrives in this block.
 
     Python runs its own handlers only between two steps of the main thread, takes two signals that come in between for
     one, and inside them no lock may be used. Here Python's C handler writes each signal's number into a pipe at once
@@ -74,12 +81,12 @@ def _signals(on_signal: Callable[[int], None]) -> Iterator[None]:
 
     def read() -> None:
         while (number := os.read(read_end, 1)) != b"":
-            if number[0] in STOPPING_SIGNALS:
+            if number[0] in (*STOPPING_SIGNALS, RELOADING_SIGNAL):
                 on_signal(number[0])
         os.close(read_end)
 
     previous_end = signal.set_wakeup_fd(write_end)
-    previous = {number: signal.signal(number, lambda *_: None) for number in STOPPING_SIGNALS}
+    previous = {number: signal.signal(number, lambda *_: None) for number in (*STOPPING_SIGNALS, RELOADING_SIGNAL)}
     threading.Thread(target=read, name="signals", daemon=True).start()
     try:
         yield

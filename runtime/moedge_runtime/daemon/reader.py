@@ -1,21 +1,19 @@
-"""The thread of one camera: reads frames, keeps the newest, and submits the questions that are due."""
+"""The thread of one camera: opens its source again and again, keeps the newest frame, and says how the camera is."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from moedge_runtime.camera import Frame, FrameSource
 from moedge_runtime.camera.picture_check import PictureCheck
 from moedge_runtime.camera.timeouts import STALLED_KEY
-from moedge_runtime.daemon.answerer import Question
-from moedge_runtime.daemon.job_queue import JobQueue
-from moedge_runtime.daemon.schedule import Interval, Job, Result
 from moedge_runtime.errors import CameraError
+from moedge_runtime.frames.gate import Condition
 from moedge_runtime.mqtt.backoff import Backoff
 
 FIRST_RETRY_S = 1.0
@@ -28,14 +26,20 @@ State = Literal["connecting", "online", "frozen", "black", "stalled", "offline",
 """See docs/cameras.md; `CameraStatus` in mqtt/payloads.py knows the same words."""
 
 
-@dataclass(frozen=True)
-class Watch:
-    """A standing question, ready to be asked."""
+class FrameTaker(Protocol):
+    """What gets the frames of a camera; called on its thread."""
 
-    name: str
-    question: Question
-    interval_s: float
-    publish_reasoning: bool
+    def reopened(self) -> None:
+        """The source is opened: the time of its frames begins at 0."""
+        ...
+
+    def take(self, frame: Frame, condition: Condition | None) -> bool:
+        """Take a frame, and what is wrong with the pictures as of it; may block. False if no more are wanted."""
+        ...
+
+    def drain(self) -> None:
+        """The source has come to its end: wait until nothing of the camera waits for the model."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,20 @@ class Policy:
     endless: bool = False
 
 
+def newest(reader: CameraReader) -> Frame:
+    """The newest frame of a camera.
+
+    Raises:
+        CameraError: There is none yet.
+    """
+    if reader.latest is None:
+        raise CameraError(
+            f"Camera '{reader.name}' has given no frame yet. See its status, and ask again later.",
+            key="camera.no_frame",
+        )
+    return reader.latest
+
+
 class CameraReader:
     """Reads one source to its end.
 
@@ -63,14 +81,11 @@ class CameraReader:
         name: The camera's name.
         address: Where its frames come from, for people.
         open_source: Makes the source, anew for every attempt; consumed by this reader's thread.
-        watches: The camera's watches.
-        jobs: Where due questions go.
+        taker: Gets every frame.
         policy: How frames and failures are treated.
         check: Looks at the pictures for frozen and black ones; None for recordings.
         backoff: Delays between two attempts.
-        deliver: Gets the result of every job.
         on_state: Called with the camera's new state, and the reason if it is offline.
-        on_due: Called with the watches that are due and those whose waiting frame was replaced.
         on_end: Called when `finished` has become true.
 
     Attributes:
@@ -86,13 +101,10 @@ class CameraReader:
         name: str,
         address: str,
         open_source: Callable[[], FrameSource],
-        watches: Sequence[Watch],
-        jobs: JobQueue,
+        taker: FrameTaker,
         *,
         policy: Policy,
-        deliver: Callable[[Job, Result], None],
         on_state: Callable[[str, State, CameraError | None], None],
-        on_due: Callable[[Sequence[str], Sequence[str]], None],
         on_end: Callable[[], None],
         check: PictureCheck | None = None,
         backoff: Backoff | None = None,
@@ -102,16 +114,13 @@ class CameraReader:
         self.frames = 0
         self.state: State = "connecting"
         self.failed = False
-        self._address, self._open_source, self._jobs, self._policy = address, open_source, jobs, policy
+        self._address, self._open_source, self._taker, self._policy = address, open_source, taker, policy
         self._source: FrameSource | None = None
-        self._watches = watches
-        self._intervals: list[Interval] = []
         self._check = check
         self._backoff = backoff or Backoff(FIRST_RETRY_S, LAST_RETRY_S)
         self._lock = threading.Lock()
         self._last_reason = ""
-        self._deliver, self._on_state, self._on_due = deliver, on_state, on_due
-        self._on_end = on_end
+        self._on_state, self._on_end = on_state, on_end
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"camera-{name}", daemon=True)
@@ -173,12 +182,12 @@ class CameraReader:
                 source = self._source = self._open_source()
             except CameraError as error:
                 return error
-        self._intervals = [Interval(watch.interval_s) for watch in self._watches]
+        self._taker.reopened()
         try:
             for frame in source.frames():
                 self._take(frame)
             if not self._policy.endless:
-                self._jobs.drain(self.name)
+                self._taker.drain()
         except CameraError as error:
             return error
         except Exception as error:
@@ -203,18 +212,8 @@ class CameraReader:
         self.latest = frame
         self.frames += 1
         self._look_at(frame)
-        jobs = [
-            Job(self.name, watch.name, watch.question, frame, watch.publish_reasoning, self._deliver)
-            for watch, interval in zip(self._watches, self._intervals, strict=True)
-            if interval.due(frame.pts_s)
-        ]
-        if not jobs:
-            return
-        replaced = self._jobs.submit(jobs, wait=self._policy.lossless)
-        if replaced is None:
+        if not self._taker.take(frame, self.state if self.state in ("frozen", "black") else None):
             self.stop()
-            return
-        self._on_due([job.watch or "" for job in jobs], [job.watch or "" for job in replaced])
 
     def _look_at(self, frame: Frame) -> None:
         finding = self._check.look(frame) if self._check else None

@@ -5,18 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from moedge_runtime.camera import Frame
 from moedge_runtime.daemon.answerer import Question
 from moedge_runtime.daemon.answers import error_info
+from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue, stopping
-from moedge_runtime.daemon.reader import CameraReader
+from moedge_runtime.daemon.reader import CameraReader, newest
 from moedge_runtime.daemon.schedule import Job, Result
-from moedge_runtime.errors import CameraError, MoedgeError, RequestError
+from moedge_runtime.errors import MoedgeError, RequestError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
-from moedge_runtime.mqtt.payloads import AnswerPayload, Payload, Response
-from moedge_runtime.mqtt.requests import AskCommand, Request, parse_request, transaction_of
+from moedge_runtime.mqtt.payloads import AnswerPayload, Payload, Response, Snapshot
+from moedge_runtime.mqtt.requests import (
+    AskCommand,
+    ConfigCommand,
+    LogLevelCommand,
+    Request,
+    SnapshotCommand,
+    parse_request,
+    transaction_of,
+)
 from moedge_runtime.mqtt.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -39,6 +49,8 @@ class RequestHandler:
         publish: Publishes a message.
         answer: Makes the payload of a finished job.
         readers: What `health`, `info` and `config` return.
+        snapshot: Publishes the picture of a frame of a camera.
+        commands: Where requests go that change the daemon itself.
     """
 
     def __init__(
@@ -50,9 +62,12 @@ class RequestHandler:
         publish: Callable[[Message], None],
         answer: Callable[[Job, Result], AnswerPayload],
         readers: Mapping[str, Callable[[], Payload | dict[str, Any]]],
+        snapshot: Callable[[str, Frame], Snapshot],
+        commands: Commands,
     ) -> None:
         self._topics, self._jobs, self._cameras = topics, jobs, cameras
         self._publish, self._answer, self._readers = publish, answer, readers
+        self._snapshot, self._commands = snapshot, commands
 
     def handle(self, message: Received) -> None:
         """Answer `message`, now or when the model has."""
@@ -66,6 +81,13 @@ class RequestHandler:
             request = parse_request(verb, message.payload)
             if isinstance(request, AskCommand):
                 self._ask(request, sender)
+            elif isinstance(request, SnapshotCommand):
+                reader = self.camera(request.camera)
+                self._respond(sender, data=self._snapshot(reader.name, newest(reader)).model_dump(mode="json"))
+            elif isinstance(request, LogLevelCommand):
+                self._respond(sender, data={"level": _log_level(request)})
+            elif verb in ("restart", "reload") or (isinstance(request, ConfigCommand) and request.config is not None):
+                self._command(verb, request, sender)
             else:
                 self._read(verb, request, sender)
         except MoedgeError as error:
@@ -91,14 +113,24 @@ class RequestHandler:
         value = self._readers[verb]()
         self._respond(sender, data=value.model_dump(mode="json") if isinstance(value, Payload) else value)
 
-    def _ask(self, command: AskCommand, sender: _ReturnAddress) -> None:
-        reader = self._camera(command.camera)
-        frame = reader.latest
-        if frame is None:
-            raise CameraError(
-                f"Camera '{reader.name}' has given no frame yet. See its status, and ask again later.",
-                key="camera.no_frame",
-            )
+    def _command(self, verb: str, request: Request, sender: _ReturnAddress) -> None:
+        def respond(outcome: Any | MoedgeError) -> None:
+            if isinstance(outcome, MoedgeError):
+                self._respond(sender, error=outcome)
+            else:
+                self._respond(sender, data=outcome)
+
+        text = request.config if isinstance(request, ConfigCommand) else None
+        self._commands.add(Command(cast(Any, verb), respond, text))
+
+    def ask(self, command: AskCommand, deliver: Callable[[AnswerPayload | MoedgeError], None]) -> None:
+        """Put the question of a request into the model's queue; `deliver` gets the answer, on any thread.
+
+        Raises:
+            MoedgeError: It cannot be asked.
+        """
+        reader = self.camera(command.camera)
+        frame = newest(reader)
         question = Question(
             text=command.question,
             system=command.system,
@@ -108,15 +140,26 @@ class RequestHandler:
             max_tokens=command.max_tokens,
         )
 
-        def deliver(job: Job, result: Result) -> None:
-            if isinstance(result.outcome, MoedgeError):
-                self._respond(sender, error=result.outcome)
+        def answered(job: Job, result: Result) -> None:
+            deliver(result.outcome if isinstance(result.outcome, MoedgeError) else self._answer(job, result))
+
+        self._jobs.ask(Job(reader.name, None, question, frame, command.reasoning, answered))
+
+    def _ask(self, command: AskCommand, sender: _ReturnAddress) -> None:
+        def deliver(outcome: AnswerPayload | MoedgeError) -> None:
+            if isinstance(outcome, MoedgeError):
+                self._respond(sender, error=outcome)
             else:
-                self._respond(sender, data=self._answer(job, result).model_dump(mode="json"))
+                self._respond(sender, data=outcome.model_dump(mode="json"))
 
-        self._jobs.ask(Job(reader.name, None, question, frame, command.reasoning, deliver))
+        self.ask(command, deliver)
 
-    def _camera(self, name: str | None) -> CameraReader:
+    def camera(self, name: str | None) -> CameraReader:
+        """The camera of that name, or the only one if None.
+
+        Raises:
+            RequestError: There is none, or there are several.
+        """
         known = ", ".join(self._cameras) or "none"
         if name is None and len(self._cameras) == 1:
             return next(iter(self._cameras.values()))
@@ -136,3 +179,12 @@ class RequestHandler:
             transaction=sender.transaction,
         )
         self._publish(Message(sender.topic, response.encode(), correlation=sender.correlation))
+
+
+def _log_level(command: LogLevelCommand) -> str:
+    """Set the level if there is one to set, and say what it is."""
+    root = logging.getLogger()
+    if command.level is not None:
+        root.setLevel(command.level.upper())
+        log.info("The log level is %s now.", command.level)
+    return logging.getLevelName(root.getEffectiveLevel()).lower()

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from moedge_runtime.bundle import Bundle, verify_bundle
-from moedge_runtime.config import CameraConfig, Config, ModelConfig, WatchConfig
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.config import CameraConfig, Config, ModelConfig
 from moedge_runtime.config.camera import without_credentials
+from moedge_runtime.daemon import reload
 from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.bridge import Bridge
-from moedge_runtime.daemon.cameras import check_of, open_camera, policy_of
+from moedge_runtime.daemon.bundle_check import open_bundle
+from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy_of, preparation_of, watch_of
+from moedge_runtime.daemon.clock import clock_synced
+from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue
-from moedge_runtime.daemon.preflight import check_config, question_of
-from moedge_runtime.daemon.reader import CameraReader, Watch
+from moedge_runtime.daemon.model_state import ModelState
+from moedge_runtime.daemon.outlets import Outlets, Serving
+from moedge_runtime.daemon.preflight import check_config
+from moedge_runtime.daemon.reader import CameraReader
 from moedge_runtime.daemon.request_handler import RequestHandler
+from moedge_runtime.daemon.setup import OpenAnswerer, Setup
+from moedge_runtime.daemon.supervision import Supervision
+from moedge_runtime.daemon.watcher import Watcher
 from moedge_runtime.daemon.worker import Worker
-from moedge_runtime.mqtt.address import BrokerAddress, parse_broker_url
-from moedge_runtime.mqtt.broker import EmbeddedBroker
+from moedge_runtime.errors import RequestError
+from moedge_runtime.mqtt.message import Message
 
 FINISH_S = 2.0
 """A running answer may take so long after the request to stop; then it is cancelled."""
@@ -36,7 +47,10 @@ FAREWELL_S = 5.0
 DELIVERY_S = 30.0
 """With exit_when_done, for answers that the broker has not acknowledged when the last camera has ended."""
 
-OpenAnswerer = Callable[[Bundle, ModelConfig], Answerer]
+RELOAD_FINISH_S = 120.0
+"""A reload waits so long for the answer under way; then it is stopped as at the end."""
+
+_STEP_S = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +63,11 @@ class Daemon:
         open_answerer: Loads the model; called after the bundle was verified.
         exit_when_done: End when every camera has ended, whatever the configuration says.
         verify: Takes the place of `model.verify` unless None.
+        log_level: Takes the place of `log.level` after a reload unless None.
+
+    Attributes:
+        restart: The process is to be started again when `run` has ended.
+        stuck: The model did not notice the request to stop: the process has to be ended without it.
     """
 
     def __init__(
@@ -58,14 +77,20 @@ class Daemon:
         *,
         exit_when_done: bool = False,
         verify: bool | None = None,
+        log_level: str | None = None,
     ) -> None:
         self._config, self._open_answerer, self._verify = config, open_answerer, verify
-        self._exit_when_done = exit_when_done or config.exit_when_done
+        self._asked_to_exit_when_done, self._log_level = exit_when_done, log_level
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._commands = Commands(self._wake.set)
         self._jobs = JobQueue()
+        self._reload: reload.Reload | None = None
+        self._carried: list[Message] = []
+        self._supervision = Supervision.from_environment(os.environ)
+        self._state = ModelState.of_unit()
+        self.restart = False
         self.stuck = False
-        """The model did not notice the request to stop: the process has to be ended without it."""
 
     @property
     def stopping(self) -> bool:
@@ -77,6 +102,11 @@ class Daemon:
         self._stop.set()
         self._wake.set()
 
+    def request_reload(self) -> None:
+        """Read the configuration's file again, as the request `reload`; the outcome is logged. From any thread."""
+        with suppress(RequestError):  # enough of these wait already
+            self._commands.add(Command("reload", self._state.reload_ended))
+
     def run(self) -> int:
         """Run until stopped, or done.
 
@@ -87,64 +117,129 @@ class Daemon:
             ConfigError: The scheme of a camera is not known, or the model would refuse a watch.
             MoedgeError: The bundle or the embedded broker is not usable.
         """
-        config = self._config
-        check_config(config, exit_when_done=self._exit_when_done)
-        bundle = open_bundle(config.model, self._verify)
-        answerer = self._open_answerer(bundle, config.model)
+        check_config(self._config, exit_when_done=self._exit_when_done)
+        self._supervision.starting("Checking the bundle and loading the model.")
+        self._outlets = Outlets(self._config, self._commands)
+        self._outlets.start()
         try:
-            check_config(config, answerer.check)
-            embedded = _embedded_broker(config)
-            try:
-                address = embedded.start() if embedded else parse_broker_url(config.mqtt.url or "")
-                return self._serve(bundle, answerer, address)
-            finally:
-                if embedded:
-                    embedded.stop()
+            return self._run()
         finally:
-            if not self.stuck:
-                answerer.close()
+            self._outlets.stop()
 
-    def _serve(self, bundle: Bundle, answerer: Answerer, address: BrokerAddress) -> int:
-        bridge = Bridge(self._config, bundle, address, self._jobs)
-        readers = {
-            name: self._reader(name, camera, bridge) for name, camera in self._config.cameras.items() if camera.enabled
-        }
-        bridge.readers = readers
+    def _run(self) -> int:
+        self._state.begin()
+        bundle = open_bundle(self._config.model, self._verify)
+        setup = Setup(self._config, bundle, self._watched_answerer)
+        try:
+            before: Config | None = None
+            while True:
+                self._state.loaded(self._config.model.bundle, setup.bundle)
+                code = self._serve(setup, before)
+                if self._reload is None:
+                    return code
+                before, self._config, self._reload = self._config, setup.config, None
+                self._outlets.reconfigure(self._config)
+                logging.getLogger().setLevel((self._log_level or self._config.log.level).upper())
+        finally:
+            self._state.close()
+            setup.close(stuck=self.stuck)
+
+    @property
+    def _exit_when_done(self) -> bool:
+        return self._asked_to_exit_when_done or self._config.exit_when_done
+
+    def _serve(self, setup: Setup, before: Config | None) -> int:
+        """Run with one configuration, to the end or until `_reload` is set; the exit code."""
+        config = self._config
+        self._jobs = JobQueue()
+        bridge = Bridge(config, setup.bundle, setup.address, self._jobs)
+        cameras = {name: camera for name, camera in config.cameras.items() if camera.enabled}
+        watchers = {name: self._watcher(name, camera, bridge) for name, camera in cameras.items()}
+        readers = {name: self._reader(name, camera, watchers[name], bridge) for name, camera in cameras.items()}
+        bridge.readers, bridge.watchers = readers, watchers
         handler = RequestHandler(
             bridge.topics,
             self._jobs,
             readers,
             publish=bridge.client.publish,
             answer=bridge.answer,
-            readers={"health": bridge.health, "info": bridge.info, "config": self._config.public},
+            readers={"health": bridge.health, "info": bridge.info, "config": config.public},
+            snapshot=bridge.snapshot,
+            commands=self._commands,
         )
         bridge.on_request = handler.handle
-        worker = Worker(self._jobs, answerer)
-        bridge.start()
+        bridge.on_asked = self._state.answer
+        worker = Worker(self._jobs, setup.answerer)
+        self._outlets.serve(Serving(config, bridge, self._jobs, handler, worker))
+        for message in self._carried:
+            bridge.client.publish(message)
+        bridge.start(before=before)
         worker.start()
         for reader in readers.values():
             reader.start()
-        log.info("Device '%s' runs with %d cameras.", self._config.device, len(readers))
-        self._wait(bridge, readers)
-        done = not self._stop.is_set()
+        log.info("Device '%s' runs with %d cameras.", config.device, len(readers))
+        self._supervision.ready(bridge.health)
+        self._wait(bridge, readers, setup)
+        if self._reload is not None or self.restart:
+            self._supervision.reloading()
+        else:
+            self._supervision.stopping()
+        done = self._reload is None and not self._stop.is_set()
         if done:
             self._await_delivery(bridge)
-        self._take_down(bridge, handler, worker, readers)
-        undelivered = bridge.client.backlog()[0]
+        self._outlets.rest()
+        self._take_down(handler, worker, readers)
+        bridge.publish_health()
+        tell = self._change(self._reload, setup) if self._reload is not None else _nothing
+        stays = self._reload is not None and reload.keeps_status(config, setup.config)
+        if not stays:
+            tell()
+        if not bridge.client.close(FAREWELL_S, farewell=not stays) and not stays:
+            log.error("The broker did not confirm the status 'stopped'.")
+        if stays:
+            tell()  # over the next connection, so that whoever hears it can send the next request
+        self._carried = bridge.client.rest()
+        if self._reload is not None:
+            return 0
+        undelivered = len(self._carried)
         if undelivered:
             log.error(
-                "Answers or responses that no broker has acknowledged are lost: %d. Check the broker.", undelivered
+                "Answers, events or responses that no broker has acknowledged are lost: %d. Check the broker.",
+                undelivered,
             )
         failed = any(reader.failed for reader in readers.values())
         return 1 if undelivered or (done and failed) else 0
 
-    def _wait(self, bridge: Bridge, readers: dict[str, CameraReader]) -> None:
-        """Publish health until asked to stop, or until all cameras have ended if that ends the daemon."""
+    def _watched_answerer(self, bundle: Bundle, config: ModelConfig) -> Answerer:
+        return self._supervision.answerer(self._open_answerer(bundle, config))
+
+    def _change(self, change: reload.Reload, setup: Setup) -> Callable[[], None]:
+        """Take over a new configuration now that nothing runs; a model that does not end needs a new process.
+
+        Returns:
+            What tells the sender.
+        """
+        if not self.stuck:
+            return reload.apply(change, setup)
+        change.new.discard()
+        self.restart, self._reload = True, None
+        error = RequestError(
+            "The model did not end its answer, so the daemon restarts with the configuration that it had. "
+            "Send the request again.",
+            key="request.stuck",
+        )
+        return lambda: change.command.respond(error)
+
+    def _wait(self, bridge: Bridge, readers: dict[str, CameraReader], setup: Setup) -> None:
+        """Publish health until asked to stop or to reload, or until all cameras have ended if that ends the daemon."""
         interval_s = self._config.health.interval
         next_health_s = time.monotonic() + interval_s
         while not self._stop.is_set():
             if self._exit_when_done and all(reader.finished for reader in readers.values()) and self._jobs.idle:
                 log.info("Every camera has ended.")
+                return
+            self._obey_commands(setup)
+            if self._reload is not None or self._stop.is_set():
                 return
             self._wake.wait(max(0.0, next_health_s - time.monotonic()))
             self._wake.clear()
@@ -152,61 +247,63 @@ class Daemon:
                 bridge.publish_health()
                 next_health_s += interval_s
 
+    def _obey_commands(self, setup: Setup) -> None:
+        while self._reload is None and (command := self._commands.take()) is not None:
+            if command.verb == "restart":
+                log.info("Restarting, as a request asks for.")
+                command.respond({"restarting": True})
+                self.restart = True
+                self.request_stop()
+            else:
+                self._reload = reload.prepare(
+                    command, setup, exit_when_done=self._asked_to_exit_when_done, verify=self._verify
+                )
+
     def _await_delivery(self, bridge: Bridge) -> None:
         deadline_s = time.monotonic() + DELIVERY_S
-        while bridge.client.backlog()[0] and time.monotonic() < deadline_s and not self._stop.wait(0.05):
+        while bridge.client.backlog()[0] and time.monotonic() < deadline_s and not self._stop.wait(_STEP_S):
             pass
 
-    def _take_down(
-        self, bridge: Bridge, handler: RequestHandler, worker: Worker, readers: dict[str, CameraReader]
-    ) -> None:
+    def _take_down(self, handler: RequestHandler, worker: Worker, readers: dict[str, CameraReader]) -> None:
         for reader in readers.values():
             reader.stop()
         for job in self._jobs.close():
             handler.refuse(job)
+        deadline_s = time.monotonic() + RELOAD_FINISH_S
+        while self._reload is not None and not self._stop.is_set() and time.monotonic() < deadline_s:
+            if worker.join(_STEP_S):
+                break
         self.stuck = not worker.stop(finish_within_s=FINISH_S, give_up_after_s=CANCEL_S)
         for reader in readers.values():
             reader.join(CAMERA_STOP_S)
-        bridge.publish_health()
-        if not bridge.client.close(FAREWELL_S):
-            log.error("The broker did not confirm the status 'stopped'.")
 
-    def _reader(self, name: str, camera: CameraConfig, bridge: Bridge) -> CameraReader:
-        watches = [_watch(watch) for watch in self._config.watches if watch.camera == name]
+    def _watcher(self, name: str, camera: CameraConfig, bridge: Bridge) -> Watcher:
+        watches = [watch for watch in self._config.watches if watch.camera == name]
+        return Watcher(
+            name,
+            [watch_of(camera, watch) for watch in watches],
+            gate_of(camera, watches, self._config.time),
+            self._jobs,
+            bridge,
+            lossless=policy_of(camera, gives_up=self._exit_when_done).lossless,
+            new_identifier=bridge.new_identifier,
+            clock_synced=clock_synced,
+        )
+
+    def _reader(self, name: str, camera: CameraConfig, watcher: Watcher, bridge: Bridge) -> CameraReader:
+        intervals_s = [watch.interval for watch in self._config.watches if watch.camera == name]
+        preparation = preparation_of(camera)
         return CameraReader(
             name,
             without_credentials(camera.source),
-            lambda: open_camera(camera, [watch.interval_s for watch in watches]),
-            watches,
-            self._jobs,
+            lambda: self._supervision.source(name, camera, open_camera(camera, intervals_s, preparation)),
+            watcher,
             policy=policy_of(camera, gives_up=self._exit_when_done),
-            check=check_of(camera),
-            deliver=bridge.deliver,
+            check=check_of(camera, preparation),
             on_state=bridge.camera_state,
-            on_due=bridge.watches_due,
             on_end=self._wake.set,
         )
 
 
-def open_bundle(config: ModelConfig, verify: bool | None = None) -> Bundle:
-    """Open the bundle and check it as `verify`, or if that is None the configuration, says: see ModelConfig.verify.
-
-    Raises:
-        BundleError: It cannot be used.
-    """
-    bundle = Bundle.open(config.bundle)
-    verify = config.verify if verify is None else verify
-    if verify is not False:
-        began_s = time.monotonic()
-        verify_bundle(bundle, experts=verify is True)
-        log.info("Bundle '%s' is as it was written (checked in %.1f s).", bundle.path, time.monotonic() - began_s)
-    return bundle
-
-
-def _embedded_broker(config: Config) -> EmbeddedBroker | None:
-    embedded = config.mqtt.embedded
-    return EmbeddedBroker(embedded.host, embedded.port) if embedded else None
-
-
-def _watch(config: WatchConfig) -> Watch:
-    return Watch(config.name, question_of(config), config.interval, config.publish_reasoning)
+def _nothing() -> None:
+    pass

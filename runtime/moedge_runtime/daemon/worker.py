@@ -20,11 +20,17 @@ class Worker:
     def __init__(self, jobs: JobQueue, answerer: Answerer) -> None:
         self._jobs, self._answerer = jobs, answerer
         self._cancel_at_s = float("inf")
+        self._sign_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Whether the thread ends by itself within `timeout_s` seconds, once the queue is closed."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def stop(self, *, finish_within_s: float, give_up_after_s: float) -> bool:
         """End after the running job; the queue must be closed.
@@ -40,6 +46,11 @@ class Worker:
         self._thread.join(finish_within_s + give_up_after_s)
         return not self._thread.is_alive()
 
+    def silent_s(self) -> float:
+        """Seconds since the model's last sign of life, a layer or a token, while it answers; 0 while it does not."""
+        sign_s = self._sign_s
+        return 0.0 if sign_s is None else time.monotonic() - sign_s
+
     def _run(self) -> None:
         while (job := self._jobs.take()) is not None:
             try:
@@ -50,7 +61,7 @@ class Worker:
                 self._jobs.done()
 
     def _answer(self, job: Job) -> None:
-        began_s = time.monotonic()
+        self._sign_s = began_s = time.monotonic()
         outcome: Reply | MoedgeError
         try:
             outcome = self._answerer.ask(job.question, job.frame.image, self._cancelled)
@@ -61,10 +72,14 @@ class Worker:
             outcome = MoedgeError(
                 f"The model failed: {type(error).__name__}: {error}. The daemon's log has the details.", key="internal"
             )
+        finally:
+            self._sign_s = None
         if isinstance(outcome, Reply) and outcome.finish_reason == "cancelled":
             log.info("Cancelled the answer that was under way for camera '%s'.", job.camera)
+            job.drop(job, "stopping")
             return
         job.deliver(job, Result(outcome, began_s, time.monotonic()))
 
     def _cancelled(self) -> bool:
-        return time.monotonic() >= self._cancel_at_s
+        self._sign_s = now_s = time.monotonic()
+        return now_s >= self._cancel_at_s

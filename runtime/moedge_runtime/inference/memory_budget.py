@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import ConfigError, RequestError
 from moedge_runtime.inference.check import context_of
-from moedge_runtime.inference.expert_core.memory import available_memory, default_memory, total_memory
+from moedge_runtime.inference.expert_core.memory import (
+    RESERVE_BYTES,
+    RESERVE_SHARE,
+    available_memory,
+    default_memory,
+    total_memory,
+)
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.image_processor import ImageProcessorSettings, ProcessedImage
 from moedge_runtime.inference.memory_plan import MIB, MemoryPlan, plan_memory
@@ -84,6 +90,11 @@ def native_layers(bundle: Bundle, options: EngineOptions) -> bool:
             key="core.layers",
         )
     return True
+
+
+def limit_for(total: int) -> int:
+    """The lowest limit of a control group in which `default_memory` leaves `total` bytes to a process."""
+    return total + max(RESERVE_BYTES, -(-total // (RESERVE_SHARE - 1)))
 
 
 @contextmanager

@@ -59,6 +59,8 @@ class AnswerModel(Payload):
 
     name: str
     bundle: str
+    version: str | None = None
+    """As in `info`."""
     precision: str
     """Of the experts."""
 
@@ -97,6 +99,17 @@ class AnswerFrame(Payload):
     pts_s: Seconds
 
 
+class SnapshotRef(Payload):
+    """The picture that an answer is about, on its own topic."""
+
+    topic: str
+    bytes: int
+    width: int
+    height: int
+    sha256: str
+    """Of the JPEG; which also holds the answer's id as its comment, and with MQTT 5 as the user property `id`."""
+
+
 class AnswerPayload(Payload):
     """`<base>/<device>/<camera>/answer`, and `data` of a response to `ask`."""
 
@@ -108,6 +121,8 @@ class AnswerPayload(Payload):
     camera: str
     watch: str | None
     """null for an answer to a request."""
+    zones: list[str] = []
+    """Of the event: where something moved, or what the watch looks at."""
     question: str
     schema_id: str | None = None
     """`$id` of the JSON Schema, or sha256- and the first 12 digits of its digest; null without one."""
@@ -116,7 +131,7 @@ class AnswerPayload(Payload):
     clock_synced: bool | None
     """Whether the board's clock was set by a time server; null if the system does not say."""
     replayed: bool = False
-    """Delivered later from a spool."""
+    """Made before the connection over which it was delivered: it waited for the broker, or may come twice."""
     text: str | None = None
     reasoning: str | None = None
     data: Any = None
@@ -127,6 +142,78 @@ class AnswerPayload(Payload):
     timing: AnswerTiming | None = None
     tokens: AnswerTokens | None = None
     frame: AnswerFrame
+    snapshot: SnapshotRef | None = None
+    """null if it was not published."""
+
+
+class WatchState(Payload):
+    """`<base>/<device>/<camera>/watch/<watch>`, for Home Assistant."""
+
+    state: str
+    """255 characters at most: the answer's text, or `error: ` and its key."""
+    answer: AnswerPayload
+    """In full."""
+
+
+class Snapshot(Payload):
+    """`data` of a response to `snapshot`."""
+
+    id: str
+    camera: str
+    captured_at: Timestamp
+    clock_synced: bool | None
+    snapshot: SnapshotRef
+
+
+EventStatus = Literal["pending", "answered", "late", "dropped", "failed"]
+
+
+class EventAlert(Payload):
+    """The alert of a watch, as of an answer."""
+
+    state: Literal["on", "off", "unknown"]
+    changed: bool
+    """By this answer."""
+
+
+class EventPayload(Payload):
+    """`<base>/<device>/<camera>/event`: a watch asks, and what became of it, under one id."""
+
+    id: str
+    """ULID; the answer has the same."""
+    type: Literal["new", "end"]
+    status: EventStatus
+    """pending with new; any other with end."""
+    reason: ErrorInfo | None = None
+    """Why there is no answer, or why it is late."""
+    camera: str
+    watch: str
+    trigger: Literal["interval", "motion", "refresh"]
+    """It is time, something moved, or nothing did for so long."""
+    zones: list[str]
+    """In which something moved; for another trigger, those that the watch looks at."""
+    captured_at: Timestamp
+    at: Timestamp
+    clock_synced: bool | None
+    replayed: bool = False
+    text: str | None = None
+    data: Any = None
+    alert: EventAlert | None = None
+    """null if the watch has none."""
+    frame: AnswerFrame
+
+
+class AlertPayload(Payload):
+    """`<base>/<device>/<camera>/alert/<watch>`."""
+
+    state: Literal["on", "off", "unknown"]
+    """unknown from the start to the first answer that says something."""
+    since: Timestamp
+    clock_synced: bool | None
+    id: str | None = None
+    """Of the event whose answer has changed it."""
+    data: Any = None
+    """Of that answer."""
 
 
 class ModelInfo(Payload):
@@ -135,6 +222,9 @@ class ModelInfo(Payload):
     name: str
     architecture: str
     bundle: str
+    """Last part of `model.bundle`."""
+    version: str | None = None
+    """If `model.bundle` is a link: last part of what it points to, its version in a bundle store."""
     form: Literal["paged", "inline"]
     precision: str
     manifest_sha256: str
@@ -147,6 +237,9 @@ class DeviceInfo(Payload):
     version: str
     """Of moedge."""
     started_at: Timestamp
+    """Counted back from now, so that it is right once the clock is."""
+    clock_synced: bool | None
+    """As in an answer."""
     model: ModelInfo
     config: dict[str, Any]
     """The configuration without secrets."""
@@ -158,17 +251,51 @@ class CameraHealth(Payload):
 
     state: CameraState
     frames: int
+    """Given by the camera; = skipped + answered + dropped + waiting."""
+    skipped: int
+    """No watch asked about them."""
+    answered: int
+    """At least one watch that asked got an answer."""
+    dropped: int
+    """Watches asked, and none got an answer."""
+    waiting: int
+    """For the model, or being answered."""
+    reasons: dict[str, int]
+    """Why frames were skipped or dropped, one reason each."""
     last_frame_age_s: Seconds | None
 
 
 class WatchHealth(Payload):
-    """A watch in `health`; due = answered + failed + skipped + what is waiting."""
+    """A watch in `health`; due = answered + failed + dropped + what is waiting."""
 
     due: int
     answered: int
+    late: int
+    """Of the answered ones: later than `freshness`."""
     failed: int
-    skipped: int
-    """Replaced by a newer frame before its turn."""
+    dropped: int
+    """Replaced by a newer frame, or too old before their turn."""
+
+
+class SpoolHealth(Payload):
+    """Answers on disk in `health`."""
+
+    messages: int
+    bytes: int
+    dropped: int
+    """The oldest, because the bound in bytes was reached."""
+    expired: int
+    """Older than the bound in age."""
+    damaged: int
+    """Not readable any more."""
+    replayed: int
+    """Published from there."""
+    written_bytes: int
+    """Wear of the flash: what was written for all that."""
+    syncs: int
+    """Times that the disk was told to make it last."""
+    error: str | None
+    """What the disk says; null if it works."""
 
 
 class MqttHealth(Payload):
@@ -179,7 +306,24 @@ class MqttHealth(Payload):
     published: int
     received: int
     queued: int
+    """Answers and responses that the broker has not acknowledged, in memory and on disk."""
     dropped: int
+    """From memory."""
+    refused: int
+    """By the broker's access list or limits."""
+    spool: SpoolHealth | None
+    """null without one."""
+
+
+class BoardHealth(Payload):
+    """The board in `health`."""
+
+    temperature_c: float | None = None
+    """Of the hottest sensor; null if there is none."""
+    under_voltage: bool | None = None
+    """Whether the power supply is too weak now; null where nothing says so."""
+    pace: Literal["normal", "slow", "slower"] = "normal"
+    """slow and slower: answers are spaced out, because of heat or weak power."""
 
 
 class DeviceHealth(Payload):
@@ -193,6 +337,7 @@ class DeviceHealth(Payload):
     cameras: dict[str, CameraHealth]
     watches: dict[str, WatchHealth]
     requests_waiting: int
+    board: BoardHealth = BoardHealth()
     mqtt: MqttHealth
 
 
@@ -204,3 +349,22 @@ class Response(Payload):
     error: ErrorInfo | None = None
     transaction: str | int | None = None
     """As in the request."""
+
+
+class ConfigResult(Payload):
+    """`data` of a response to `reload`, and to `config` with a new configuration."""
+
+    changed: bool
+    """Whether the configuration differs from the one before."""
+    model_loaded: bool
+    """Whether the model had to be loaded again."""
+
+
+class HomeAssistantDevice(Payload):
+    """`<prefix>/device/<device>/config`; Home Assistant's MQTT discovery for devices gives the keys."""
+
+    device: dict[str, Any]
+    origin: dict[str, Any]
+    availability: list[dict[str, Any]]
+    qos: int
+    components: dict[str, dict[str, Any]]

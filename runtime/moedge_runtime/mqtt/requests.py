@@ -12,7 +12,10 @@ from moedge_runtime.strict_json import parse_json
 MAX_REQUEST_BYTES = 64 * 1024
 """A question with its JSON Schema is a few kB."""
 
-Verb = Literal["ask", "health", "info", "config"]
+MAX_CONFIG_REQUEST_BYTES = 512 * 1024
+"""A configuration may hold many questions with their schemas."""
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 Transaction = Annotated[str, Field(max_length=256)] | int
 
 
@@ -40,7 +43,37 @@ class AskCommand(Request):
     """Put the reasoning into the answer."""
 
 
-COMMANDS: dict[str, type[Request]] = {"ask": AskCommand, "health": Request, "info": Request, "config": Request}
+class SnapshotCommand(Request):
+    """The newest frame of a camera as a picture."""
+
+    camera: Annotated[str, Field(max_length=64)] | None = None
+    """May be left out if there is one camera."""
+
+
+class ConfigCommand(Request):
+    """The configuration, or a new one."""
+
+    config: str | None = None
+    """The full new configuration as YAML text; without it the running one is given."""
+
+
+class LogLevelCommand(Request):
+    """How much is logged."""
+
+    level: LogLevel | None = None
+    """Until the next start or reload; without it the level is given."""
+
+
+COMMANDS: dict[str, type[Request]] = {
+    "ask": AskCommand,
+    "snapshot": SnapshotCommand,
+    "health": Request,
+    "info": Request,
+    "config": ConfigCommand,
+    "reload": Request,
+    "restart": Request,
+    "log_level": LogLevelCommand,
+}
 
 
 def parse_request(verb: str, payload: bytes) -> Request:
@@ -55,7 +88,8 @@ def parse_request(verb: str, payload: bytes) -> Request:
             f"There is no request '{verb}'. Known are {', '.join(COMMANDS)}.", key="request.unknown_verb"
         )
     try:
-        return command.model_validate(_json_object(payload))
+        limit = MAX_CONFIG_REQUEST_BYTES if verb == "config" else MAX_REQUEST_BYTES
+        return command.model_validate(_json_object(payload, limit))
     except ValidationError as error:
         problems = "; ".join(_problem(detail) for detail in error.errors()[:10])
         raise RequestError(f"The request '{verb}' is not valid: {problems}.", key="request.invalid") from error
@@ -64,15 +98,17 @@ def parse_request(verb: str, payload: bytes) -> Request:
 def transaction_of(payload: bytes) -> str | int | None:
     """The transaction of a payload that may be wrong otherwise; None if it has none that can be given back."""
     try:
-        return Request.model_validate({"transaction": _json_object(payload).get("transaction")}).transaction
+        return Request.model_validate(
+            {"transaction": _json_object(payload, MAX_CONFIG_REQUEST_BYTES).get("transaction")}
+        ).transaction
     except (RequestError, ValidationError):
         return None
 
 
-def _json_object(payload: bytes) -> dict[str, Any]:
-    if len(payload) > MAX_REQUEST_BYTES:
+def _json_object(payload: bytes, limit: int) -> dict[str, Any]:
+    if len(payload) > limit:
         raise RequestError(
-            f"The request has {len(payload):,} bytes; at most {MAX_REQUEST_BYTES:,} are read.", key="request.too_large"
+            f"The request has {len(payload):,} bytes; at most {limit:,} are read.", key="request.too_large"
         )
     try:
         value = parse_json(payload.decode("utf-8")) if payload else {}

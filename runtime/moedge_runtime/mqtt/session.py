@@ -16,6 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from moedge_runtime.errors import BrokerError
 from moedge_runtime.mqtt.address import Connection
 from moedge_runtime.mqtt.message import Message, Received
+from moedge_runtime.mqtt.tls import tls_context, today
 
 MAX_PACKET_BYTES = 1 << 20
 """An MQTT 5 broker is told not to send us anything larger; well above the largest request that is read."""
@@ -32,6 +33,7 @@ class Session:
 
     Attributes:
         receive_maximum: Messages that the broker takes before it has acknowledged the first of them.
+        maximum_packet_bytes: The largest packet that the broker takes; None if it has not said.
 
     The callbacks run on paho's thread, hold paho's locks and therefore must neither block nor call the session.
 
@@ -42,12 +44,14 @@ class Session:
         on_delivered: Called with the number that `publish` returned when the broker has acknowledged the message, and
             with its reason if it refused it (MQTT 5 only).
         on_lost: Called once, with a sentence, if the connection ends without `close`.
+        context: For a broker with TLS; None to read the connection's files.
     """
 
     def __init__(
         self,
         connection: Connection,
         *,
+        context: ssl.SSLContext | None = None,
         will: Message | None = None,
         on_message: Callable[[Received], None] = lambda message: None,
         on_delivered: Callable[[int, str | None], None] = lambda number, refusal: None,
@@ -55,6 +59,8 @@ class Session:
     ) -> None:
         self._connection = connection
         self._v5 = connection.protocol == "5"
+        self._context = context
+        self.maximum_packet_bytes: int | None = None
         self.receive_maximum = DEFAULT_RECEIVE_MAXIMUM
         self._answered = threading.Event()
         self._ended = threading.Event()
@@ -95,7 +101,7 @@ class Session:
             properties.MaximumPacketSize = MAX_PACKET_BYTES
         try:
             if address.tls:
-                self._client.tls_set_context(_tls_context(connection))
+                self._client.tls_set_context(self._context or tls_context(connection))
             self._client.connect(
                 address.host,
                 address.port,
@@ -106,7 +112,7 @@ class Session:
         except ssl.SSLError as error:
             raise BrokerError(
                 f"TLS with broker {address} failed: {getattr(error, 'verify_message', '') or error.reason or error}. "
-                f"Check ca, cert, key and this board's clock.",
+                f"Check ca, cert, key and this board's clock (it says {today()}).",
                 key="broker.tls",
             ) from error
         except OSError as error:
@@ -127,10 +133,7 @@ class Session:
 
         If the connection is lost, `on_lost` is or was called and the message counts as undelivered.
         """
-        properties = None
-        if self._v5 and message.correlation is not None:
-            properties = _properties(PacketTypes.PUBLISH)
-            properties.CorrelationData = message.correlation
+        properties = _publication_properties(message) if self._v5 else None
         return self._client.publish(message.topic, message.payload, _QOS, message.retain, properties).mid
 
     def subscribe(self, *topic_filters: str, retained: bool, qos: int = _QOS) -> None:
@@ -191,6 +194,7 @@ class Session:
     ) -> None:
         self._connack = reason
         self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
+        self.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._answered.set()
 
     def _disconnected(
@@ -239,8 +243,14 @@ def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]
 
 
-def _tls_context(connection: Connection) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(connection.ca) if connection.ca else None)
-    if connection.cert is not None:
-        context.load_cert_chain(connection.cert, connection.key)
-    return context
+def _publication_properties(message: Message) -> Properties | None:
+    if message.correlation is None and message.identifier is None and message.content_type is None:
+        return None
+    properties = _properties(PacketTypes.PUBLISH)
+    if message.correlation is not None:
+        properties.CorrelationData = message.correlation
+    if message.identifier is not None:
+        properties.UserProperty = ("id", message.identifier)
+    if message.content_type is not None:
+        properties.ContentType = message.content_type
+    return properties

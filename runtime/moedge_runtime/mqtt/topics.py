@@ -10,7 +10,7 @@ from moedge_runtime.strict_json import is_text
 MAX_TOPIC_BYTES = 65535
 """MQTT 5.0, section 1.5.4: a string's length is two bytes."""
 
-RESERVED_LEVELS = ("status", "info", "health", "request", "response")
+RESERVED_LEVELS = ("status", "info", "health", "request", "response", "update")
 """Levels below the device that are not cameras."""
 
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -44,7 +44,7 @@ class Topics:
         return f"{self.root}/health"
 
     def camera_status(self, camera: str) -> str:
-        """Retained: online, offline or disabled."""
+        """Retained: the camera's state, and why."""
         return f"{self.root}/{camera}/status"
 
     def answer(self, camera: str) -> str:
@@ -54,6 +54,31 @@ class Topics:
     def last_answer(self, camera: str) -> str:
         """Retained copy of the newest answer."""
         return f"{self.root}/{camera}/answer/last"
+
+    def event(self, camera: str) -> str:
+        """What a camera's watches ask, at once, and what became of it; not retained."""
+        return f"{self.root}/{camera}/event"
+
+    def alert(self, camera: str, watch: str) -> str:
+        """Retained: whether the alert of a watch is on."""
+        return f"{self.root}/{camera}/alert/{watch}"
+
+    def watch(self, camera: str, watch: str) -> str:
+        """Retained: the newest answer of a watch with a short state, for Home Assistant."""
+        return f"{self.root}/{camera}/watch/{watch}"
+
+    def snapshot(self, camera: str) -> str:
+        """Retained: the newest published picture of a camera, JPEG."""
+        return f"{self.root}/{camera}/snapshot"
+
+    @property
+    def latest_version(self) -> str:
+        """Where whoever keeps the fleet says, retained, which version of moedge this device should have."""
+        return f"{self.root}/update/latest"
+
+    def request(self, verb: str) -> str:
+        """Where a request is sent to."""
+        return f"{self.root}/request/{verb}"
 
     @property
     def requests(self) -> str:

@@ -149,7 +149,7 @@ def test_a_camera_that_hangs_is_given_up_and_closed(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(service, "RECORDING_TIMEOUT_S", 0.05)
     config = configuration(tmp_path, mqtt={"embedded": True})
     source = Silent()
-    [finding] = check_cameras(config, lambda camera, intervals_s: source)
+    [finding] = check_cameras(config, lambda camera, intervals_s, preparation: source)
     assert finding.status == "failed"
     assert "gave no picture within" in finding.text
     assert source.closed.is_set()

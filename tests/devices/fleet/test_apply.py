@@ -212,9 +212,9 @@ def test_a_journal_that_a_crash_has_cut_is_read_as_far_as_it_goes(
 def test_a_configuration_that_no_device_would_read_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     text = fleet_text(BrokerAddress("127.0.0.1", 1))
     document = yaml.safe_load(text)
-    document["defaults"]["config"]["watches"][0]["json_schema"] = {"enum": ["x" * 100] * 700}
+    document["defaults"]["config"]["watches"][0]["json_schema"] = {"enum": ["x" * 100] * 5_300}
     path = write(tmp_path, yaml.safe_dump(document))
-    with pytest.raises(ConfigError, match=r"makes a request of 7\d,\d{3} bytes; a device reads at most 65,536"):
+    with pytest.raises(ConfigError, match=r"makes a request of 5\d\d,\d{3} bytes; a device reads at most 524,288"):
         run(path)
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from devices.fleet.sample import write
 from moedge_devices.fleet.cli import fleet as command
 from moedge_devices.fleet.load import load_fleet
-from moedge_devices.fleet.render import config_text
+from moedge_devices.fleet.render import ConfigTexts
 from moedge_runtime.errors import MoedgeError
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.bundle.sample import write_sample
@@ -80,7 +80,7 @@ def test_the_daemon_takes_what_is_applied_and_refuses_what_it_cannot_do(
     changed = write(tmp_path, FLEET.format(place=tmp_path, url=mosquitto, interval="1s"))
     code, output = run("apply", changed, "--settle", "0.5", "--timeout", "60", "--json")
     assert (code, json.loads(output)["applied"]) == (0, ["panel-01"]), output
-    assert board.read_text() == config_text(load_fleet(changed).devices["panel-01"])
+    assert board.read_text() == ConfigTexts().of(load_fleet(changed).devices["panel-01"])
 
     impossible = FLEET.format(place=tmp_path, url=mosquitto, interval="1s").replace("/sample}", "/another}")
     code, output = run("apply", write(tmp_path, impossible), "--settle", "0.5", "--timeout", "60", "--json")

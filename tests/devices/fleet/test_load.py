@@ -204,6 +204,15 @@ def test_one_client_id_for_two_devices_of_a_broker_is_refused(tmp_path: Path) ->
     assert problems[1].endswith("(in devices panel-02, panel-03, panel-04)")
 
 
+def test_topics_of_a_device_inside_those_of_another_are_refused(tmp_path: Path) -> None:
+    text = FLEET.replace("  paris:\n", "  paris:\n    config: {mqtt: {base_topic: moedge/panel-01}}\n")
+    (problem,) = refusal(tmp_path, text)[1:]
+    assert problem.partition(": ")[2] == (
+        "sites.paris.config.mqtt.base_topic: got 'moedge/panel-01'; device 'panel-01' has its own topics there; "
+        "choose another one"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -54,6 +54,6 @@ def test_json_lists_every_value_with_layer_and_line(tmp_path: Path) -> None:
 
 def test_layers_are_told_from_what_is_in_them() -> None:
     assert layer_of(("defaults", "config", "log")) == "defaults"
-    assert layer_of(("sites", "a", "config", "devices")) == "sites.a"
+    assert layer_of(("sites", "a", "config", "cameras", "devices", "fps")) == "sites.a"
     assert layer_of(("sites", "a", "groups", "b", "config")) == "sites.a.groups.b"
     assert layer_of(("sites", "a", "groups", "b", "devices", "c")) == "sites.a.groups.b.devices.c"

@@ -141,7 +141,8 @@ def test_the_payloads_of_the_runtime_are_readable(tmp_path: Path) -> None:
         view.note(f"moedge/panel-01/{topic}", (GOLDEN / f"{name}.json").read_bytes())
     row = view.rows(datetime(2026, 11, 23, 8, 16, 30, tzinfo=timezone.utc))[0]
     assert row.state == "online" and row.version == "0.1.0" and row.bundle == "qwen3-vl-30b-int4"
-    assert row.bundle_ok is True and row.health is not None and row.cameras == {"gate": "offline"}
+    assert (row.bundle_version, row.bundle_ok) == ("2026.11", True), "as the fleet file says"
+    assert row.health is not None and row.cameras == {"gate": "offline"}
     assert row.last_answer is not None and row.last_answer.text == '{"reading": "42.5", "red": false}'
     assert (row.health.age_s, row.last_answer.age_s) == (59.8, 55.2)
     assert row.problems == ["camera gate is offline"]
@@ -201,3 +202,15 @@ def test_watching_goes_on_until_it_is_interrupted(tmp_path: Path, mosquitto: Bro
         )
     assert stop.is_set() and len(result.stdout.splitlines()) == 3
     assert all(len(json.loads(line)["devices"]) == 4 for line in result.stdout.splitlines())
+
+
+def test_another_version_of_the_bundle_is_another_bundle(tmp_path: Path) -> None:
+    fleet = sample(tmp_path)
+    view = FleetView(fleet.devices.values())
+    info = json.loads((GOLDEN / "info.json").read_text())
+    for version, right in (("2026.11", True), ("2026.12", False), (None, True)):
+        info["model"]["version"] = version
+        view.note("moedge/panel-01/info", json.dumps(info).encode())
+        row = view.rows()[0]
+        assert row.bundle_ok is right, version
+        assert ("runs another bundle than the fleet file says" in row.problems) is not right

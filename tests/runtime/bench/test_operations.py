@@ -23,7 +23,7 @@ HEAD = 151936 * 2048
 @pytest.mark.parametrize("precision", ["int4", "int8", "fp32"])
 def test_weights_follow_from_the_sizes_of_files_in_every_precision(precision: str) -> None:
     manifest = planned_manifest(SHAPE, precision)
-    assert layer_weights(manifest) == pytest.approx(ATTENTION, rel=0.06)  # routers are float32
+    assert layer_weights(manifest) == pytest.approx(ATTENTION, rel=0.07)  # routers are float32, and there once more
     assert head_weights(manifest) == pytest.approx(HEAD, rel=0.001)
 
 

@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from moedge_runtime.config import load_config
+from moedge_runtime.config.load import validate
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.errors import ConfigError
 from runtime.config.test_schema import keys
@@ -254,7 +255,7 @@ values = st.recursive(
     max_leaves=6,
 )
 sections = st.sampled_from(
-    ["version", "device", "model", "mqtt", "cameras", "watches", "health", "log", "exit_when_done"]
+    ["version", "device", "model", "mqtt", "cameras", "watches", "health", "log", "time", "exit_when_done"]
 )
 inside = st.sampled_from(sorted({path.rpartition(".")[2] for path in keys(config_schema())}))
 
@@ -292,3 +293,24 @@ def test_a_loop_that_is_to_end_is_refused(tmp_path: Path) -> None:
     assert "cameras.panel.loop: with exit_when_done a camera that loops never ends" in refusal(
         tmp_path, text + "exit_when_done: true\n", {"PASSWORD": "x"}
     )
+
+
+def test_paths_of_another_machine_stay_as_they_are_and_are_not_looked_for() -> None:
+    raw = yaml.safe_load(GOOD.replace("mqtt://broker:1884", "mqtts://broker")) | {"log": {"level": "loud"}}
+    raw["mqtt"] |= {"ca": "tls/ca.pem", "cert": "/etc/d.pem", "key": "~/d.key"}
+    config, problems = validate(raw, {"another_machine": True})
+    assert config is None and [path for path, _ in problems] == [("log", "level")]
+    assert validate(raw, {"another_machine": True}, {("log", "level")})[1] == []
+    del raw["log"]
+    config, problems = validate(raw, {"another_machine": True})
+    assert config is not None and problems == []
+    assert [str(path) for path in (config.mqtt.ca, config.mqtt.cert, config.mqtt.key, config.model.bundle)] == [
+        "tls/ca.pem",
+        "/etc/d.pem",
+        "~/d.key",
+        "bundles/tiny",
+    ]
+    assert config.cameras["panel"].source == "file:panel.mp4"
+    assert {path for path, _ in validate(raw, {"base_dir": "/none"})[1]} == {
+        ("mqtt", key) for key in ("ca", "cert", "key")
+    }

@@ -1,19 +1,58 @@
-"""`moedge run` with the fake answerer: `python fake_daemon.py CONFIG [--exit-when-done] [--patient]`.
+"""`moedge run` with the fake answerer: `python fake_daemon.py CONFIG [--exit-when-done] [--patient] [--die=POINT]`.
 
-Prints what it imported. A patient daemon waits for an hour for an answer under way when it is told to stop.
+Prints what it imported. A patient daemon waits for an hour for an answer under way when it is told to stop. With
+--die=POINT it kills itself at its twentieth answer (made, queued, sent), acknowledgement or write into the spool.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from moedge_runtime.config import load_config
 from moedge_runtime.daemon import service
 from moedge_runtime.daemon.process import run_process
+from moedge_runtime.mqtt.client import MqttClient
+from moedge_runtime.mqtt.outbox import Outbox
+from moedge_runtime.mqtt.session import Session
+from moedge_runtime.mqtt.spool import Spool
 from runtime.daemon.fakes import FakeAnswerer
 
+
+class Death:
+    """Kills the process when `method` is called for the twentieth time with an answer, or with no message at all."""
+
+    def __init__(self, owner: type, method: str, *, after: bool) -> None:
+        original, calls = getattr(owner, method), iter(range(19))
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            counts = "answer" in str(getattr(arguments[1], "topic", "answer")).split("/")[-1:]
+            last = counts and next(calls, None) is None
+            if last and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = original(*arguments, **options)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(owner, method, watched)
+
+
+DEATHS = {
+    "made": lambda: Death(MqttClient, "publish", after=False),
+    "queued": lambda: Death(MqttClient, "publish", after=True),
+    "sent": lambda: Death(Session, "publish", after=True),
+    "acknowledged": lambda: Death(Outbox, "delivered", after=True),
+    "kept": lambda: Death(Spool, "append", after=True),
+}
+
 if __name__ == "__main__":
+    for option in sys.argv:
+        if option.startswith("--die="):
+            DEATHS[option.removeprefix("--die=")]()
     if "--patient" in sys.argv:
         service.FINISH_S = 3600.0
     code = run_process(

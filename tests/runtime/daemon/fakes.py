@@ -102,6 +102,7 @@ def write_config(directory: Path, bundle: Path, port: int, **changes: Any) -> Pa
         "mqtt": {"url": f"mqtt://127.0.0.1:{port}", "base_topic": "t"},
         "cameras": {"panel": {"source": "file:panel.mp4"}},
         "watches": [{"name": "number", "camera": "panel", "question": "Which frame?", "interval": 1}],
+        "metrics": False,  # many daemons run here at once
     }
     path = directory / "moedge.yaml"
     path.write_text(yaml.safe_dump(sections | changes, sort_keys=False))

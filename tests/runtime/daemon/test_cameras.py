@@ -2,6 +2,7 @@ import pytest
 from moedge_runtime.config import CameraConfig
 from moedge_runtime.daemon.cameras import check_of, live_fps, policy_of, size_of
 from moedge_runtime.daemon.reader import Policy
+from moedge_runtime.frames.masked import Preparation
 
 
 def camera(source: str, **keys: object) -> CameraConfig:
@@ -23,8 +24,8 @@ def test_a_live_camera_is_neither_waited_for_nor_given_up() -> None:
 
 
 def test_only_live_cameras_are_looked_at_for_frozen_pictures() -> None:
-    assert check_of(camera("file:a.mp4")) is None
-    assert check_of(camera("csi:0")) is not None
+    assert check_of(camera("file:a.mp4"), Preparation()) is None
+    assert check_of(camera("csi:0"), Preparation()) is not None
 
 
 def test_a_size_is_width_and_height() -> None:

@@ -42,7 +42,7 @@ def test_check_refuses_an_unknown_key_with_code_2(
     path = write_config(place, bundle, 1883, logging={"level": "info"})
     assert failure(capsys, "run", "--config", str(path), "--check") == (
         2,
-        f"moedge: Configuration '{path}' has 1 error:\n  line 16: logging: unknown key. Did you mean 'log'?",
+        f"moedge: Configuration '{path}' has 1 error:\n  line 17: logging: unknown key. Did you mean 'log'?",
     )
 
 

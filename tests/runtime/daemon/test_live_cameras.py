@@ -10,7 +10,7 @@ from typing import Any
 
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.camera.http_camera import HttpCamera, jpeg
-from runtime.daemon.test_service import running
+from runtime.daemon.test_service import health_with, running
 from runtime.mqtt.listener import Listener
 
 WRITER = """
@@ -39,11 +39,17 @@ def test_live_cameras_are_asked_and_say_how_they_are(tmp_path: Path, bundle: Pat
         with Listener(broker, "t/#") as listener, running(tmp_path, bundle, broker, cameras=cameras, watches=watches):
             listener.message("t/d/oven/status", "camera.frozen")
             listener.message("t/d/yard/status", "camera.unreachable")
-            for name in ("gate", "oven"):
-                listener.wait(lambda _, name=name: len(listener.on(f"t/d/{name}/answer")) >= 3, "three answers")
-    states = {name: [json.loads(item)["state"] for item in listener.on(f"t/d/{name}/status")] for name in cameras}
-    assert (states["gate"][-1], states["oven"][-1], states["yard"][-1]) == ("online", "frozen", "offline")
-    assert json.loads(listener.on("t/d/oven/answer")[-1])["text"] == "fake answer: frame 7"
-    said = b"".join(message.payload for message in listener.messages)
-    assert b"geheim" not in said
-    assert b"s3cret" not in said
+            listener.wait(lambda _: len(listener.on("t/d/gate/answer")) >= 3, "three answers")
+            states = {
+                name: [json.loads(item)["state"] for item in listener.on(f"t/d/{name}/status")] for name in cameras
+            }
+            assert (states["gate"][-1], states["oven"][-1], states["yard"][-1]) == ("online", "frozen", "offline")
+            assert json.loads(listener.on("t/d/oven/answer")[-1])["text"] == "fake answer: frame 7"
+            said = b"".join(message.payload for message in listener.messages)
+            assert b"geheim" not in said
+            assert b"s3cret" not in said
+            first, later = (
+                health_with(listener, lambda health, n=n: health["cameras"]["oven"]["reasons"].get("frozen", 0) >= n)
+                for n in (3, 12)
+            )
+            assert first["watches"]["oven"]["due"] == later["watches"]["oven"]["due"] > 0, "a frozen picture is skipped"

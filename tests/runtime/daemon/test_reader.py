@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from moedge_runtime.config import CameraConfig
 from moedge_runtime.daemon import reader as reader_module
-from moedge_runtime.daemon.cameras import check_of, open_camera, policy_of
-from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.cameras import check_of, open_camera, policy_of, preparation_of
 from moedge_runtime.daemon.reader import CameraReader
 from moedge_runtime.errors import CameraError
 from moedge_runtime.mqtt.backoff import Backoff
@@ -44,6 +43,19 @@ class Diary:
         return [name for name, _ in self.states[after:]]
 
 
+class Nobody:
+    """Takes frames and asks nothing."""
+
+    def reopened(self) -> None:
+        pass
+
+    def take(self, frame: object, condition: str | None) -> bool:
+        return True
+
+    def drain(self) -> None:
+        pass
+
+
 @contextmanager
 def reading(
     source: str, *, gives_up: bool = False, backoff: Backoff | None = None, **keys: Any
@@ -51,18 +63,16 @@ def reading(
     """A reader without watches that runs until the block ends."""
     diary = Diary()
     camera = CameraConfig.model_validate({"source": source, **keys})
+    preparation = preparation_of(camera)
     reader = CameraReader(
         "gate",
         source,
-        lambda: open_camera(camera, []),
-        [],
-        JobQueue(),
+        lambda: open_camera(camera, [], preparation),
+        Nobody(),
         policy=policy_of(camera, gives_up=gives_up),
-        deliver=lambda job, result: None,
         on_state=diary.note,
-        on_due=lambda due, skipped: None,
         on_end=lambda: None,
-        check=check_of(camera),
+        check=check_of(camera, preparation),
         backoff=backoff or Backoff(0.01, 0.1),
     )
     reader.start()

@@ -80,8 +80,17 @@ def test_a_clip_gets_exactly_its_answers_and_the_daemon_ends(place: Path, bundle
     assert [item["data"] for item in by_watch["json"]] == [{"frame": i % 36} for i in range(0, 600, 200)]
     assert sorted(item["id"] for item in answers(listener)) == [item["id"] for item in answers(listener)]
     health = json.loads(listener.on("t/d/health")[-1])
-    assert health["watches"]["number"] == {"due": 30, "answered": 30, "failed": 0, "skipped": 0}
-    assert health["cameras"]["panel"]["frames"] == 600
+    assert health["watches"]["number"] == {"due": 30, "answered": 30, "late": 0, "failed": 0, "dropped": 0}
+    assert health["cameras"]["panel"] == {
+        "state": "offline",
+        "frames": 600,
+        "skipped": 570,
+        "answered": 30,
+        "dropped": 0,
+        "waiting": 0,
+        "reasons": {"interval": 570},
+        "last_frame_age_s": health["cameras"]["panel"]["last_frame_age_s"],
+    }
 
 
 def test_the_order_of_what_is_said(place: Path, bundle: Path, broker: BrokerAddress) -> None:
@@ -277,7 +286,7 @@ def test_a_folder_that_comes_later_is_found(
         (place / "new").mkdir()
         Image.new("RGB", (64, 64)).save(place / "new" / "a.png")
         (place / "new").rename(place / "shelf")
-        listener.message("t/d/panel/status", "online")
+        # It is online in between; of a retained topic only the newest state has to be told.
         listener.message("t/d/panel/status", "camera.ended")
         assert len(answers(listener)) == 1
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [text], "said once"
@@ -334,7 +343,7 @@ def test_a_realtime_camera_keeps_only_its_newest_frame_for_a_slow_model(
     assert second["frame"]["index"] >= newest_waiting, "the model goes on with the newest frame"
     counts = while_held["watches"]["slow"]
     assert (counts["answered"], counts["failed"]) == (0, 0)
-    assert counts["due"] - counts["skipped"] == 2, "one is under way, one waits"
+    assert counts["due"] - counts["dropped"] in (2, 3), "one is under way, one waits, one may just be taking its place"
 
 
 def health_with(listener: Listener, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

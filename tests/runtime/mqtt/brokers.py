@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,13 @@ class Mosquitto:
         listening = wait_until_listening(self._process, self.address.host, self.address.port, START_S)
         assert listening, f"mosquitto did not start: {self._log.read_text()}"
         return self.address
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def reload(self) -> None:
+        """Read passwords and access list again."""
+        self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         self._process.kill()

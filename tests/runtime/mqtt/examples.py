@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from moedge_runtime.mqtt.home_assistant import announcement, watch_state
 from moedge_runtime.mqtt.payloads import (
+    AlertPayload,
     AnswerFrame,
     AnswerModel,
     AnswerPayload,
@@ -16,20 +18,36 @@ from moedge_runtime.mqtt.payloads import (
     DeviceInfo,
     DeviceStatus,
     ErrorInfo,
+    EventAlert,
+    EventPayload,
     ModelInfo,
     MqttHealth,
     Payload,
     Response,
+    Snapshot,
+    SnapshotRef,
+    SpoolHealth,
     WatchHealth,
 )
+from moedge_runtime.mqtt.topics import Topics
 
 CAPTURED = datetime(2026, 11, 23, 8, 15, 30, 250_000, timezone.utc)
-MODEL = AnswerModel(name="Qwen/Qwen3-VL-30B-A3B-Instruct", bundle="qwen3-vl-30b-int4", precision="int4")
+MODEL = AnswerModel(
+    name="Qwen/Qwen3-VL-30B-A3B-Instruct", bundle="qwen3-vl-30b-int4", version="2026.11", precision="int4"
+)
+SNAPSHOT = SnapshotRef(
+    topic="moedge/panel-01/panel/snapshot",
+    bytes=48_211,
+    width=1280,
+    height=720,
+    sha256="5d41402abc4b2a76b9719d911017c592ae1f0f1c2b3d4e5f60718293a4b5c6d7",
+)
 ANSWER = AnswerPayload(
     id="01KAR41TTSFZ9N4S2V4R6E0Q7M",
     status="ok",
     camera="panel",
     watch="level",
+    zones=["display"],
     question="Which number does the display show, and is the red lamp on?",
     schema_id="sha256-3f1c0ab2d94e",
     captured_at=CAPTURED,
@@ -42,6 +60,7 @@ ANSWER = AnswerPayload(
     timing=AnswerTiming(queue_s=0.21, vision_s=0.62, prefill_s=2.4, decode_s=1.282, decode_tok_s=9.36, total_s=4.512),
     tokens=AnswerTokens(prompt=412, image=330, cached=61, answer=13, reasoning=0),
     frame=AnswerFrame(index=1260, pts_s=42.0),
+    snapshot=SNAPSHOT,
 )
 FAILED = ANSWER.model_copy(
     update={
@@ -58,7 +77,33 @@ FAILED = ANSWER.model_copy(
         "finish_reason": None,
         "timing": None,
         "tokens": None,
+        "snapshot": None,
     }
+)
+
+PENDING = EventPayload(
+    id=ANSWER.id,
+    type="new",
+    status="pending",
+    camera="panel",
+    watch="level",
+    trigger="motion",
+    zones=["display"],
+    captured_at=CAPTURED,
+    at=CAPTURED + timedelta(seconds=0.008),
+    clock_synced=True,
+    frame=ANSWER.frame,
+)
+SPOOL = SpoolHealth(
+    messages=0,
+    bytes=0,
+    dropped=0,
+    expired=0,
+    damaged=0,
+    replayed=17,
+    written_bytes=25_160,
+    syncs=19,
+    error=None,
 )
 
 EXAMPLES: dict[str, Payload] = {
@@ -76,14 +121,46 @@ EXAMPLES: dict[str, Payload] = {
     ),
     "answer": ANSWER,
     "answer_error": FAILED,
+    "event_pending": PENDING,
+    "event_answered": PENDING.model_copy(
+        update={
+            "type": "end",
+            "status": "answered",
+            "at": ANSWER.answered_at,
+            "text": ANSWER.text,
+            "data": ANSWER.data,
+            "alert": EventAlert(state="off", changed=False),
+        }
+    ),
+    "event_dropped": PENDING.model_copy(
+        update={
+            "type": "end",
+            "status": "dropped",
+            "at": CAPTURED + timedelta(seconds=5.008),
+            "reason": ErrorInfo(
+                key="event.replaced",
+                message="A newer frame took its place before the model was free. Ask less often, or about fewer "
+                "things.",
+            ),
+        }
+    ),
+    "alert": AlertPayload(
+        state="on",
+        since=ANSWER.answered_at,
+        clock_synced=True,
+        id=ANSWER.id,
+        data={"reading": "42.5", "red": True},
+    ),
     "info": DeviceInfo(
         device="panel-01",
         version="0.1.0",
         started_at=CAPTURED - timedelta(minutes=5),
+        clock_synced=True,
         model=ModelInfo(
             name=MODEL.name,
             architecture="Qwen3VLMoeForConditionalGeneration",
             bundle=MODEL.bundle,
+            version=MODEL.version,
             form="paged",
             precision=MODEL.precision,
             manifest_sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -97,14 +174,49 @@ EXAMPLES: dict[str, Payload] = {
         rss_bytes=6_442_450_944,
         clock_synced=True,
         last_answer_age_s=1.25,
-        cameras={"panel": CameraHealth(state="online", frames=1261, last_frame_age_s=0.031)},
-        watches={"level": WatchHealth(due=60, answered=58, failed=1, skipped=0)},
+        cameras={
+            "panel": CameraHealth(
+                state="online",
+                frames=1261,
+                skipped=1201,
+                answered=57,
+                dropped=2,
+                waiting=1,
+                reasons={"failed": 1, "interval": 52, "no_motion": 1149, "replaced": 1},
+                last_frame_age_s=0.031,
+            )
+        },
+        watches={"level": WatchHealth(due=60, answered=57, late=0, failed=1, dropped=1)},
         requests_waiting=0,
-        mqtt=MqttHealth(connected=True, connects=1, published=121, received=2, queued=0, dropped=0),
+        mqtt=MqttHealth(
+            connected=True, connects=1, published=121, received=2, queued=0, dropped=0, refused=0, spool=SPOOL
+        ),
+    ),
+    "watch_state": watch_state(ANSWER),
+    "home_assistant": announcement(
+        Topics("moedge", "panel-01"), version="0.1.0", model=MODEL.name, cameras={"panel": ["level"]}
+    ),
+    "response_snapshot": Response(
+        status="ok",
+        data=Snapshot(
+            id="01KAR428M2Q7C5X9B1D3F4G6HJ", camera="panel", captured_at=CAPTURED, clock_synced=True, snapshot=SNAPSHOT
+        ).model_dump(mode="json"),
+        transaction="s-3",
+    ),
+    "response_config_error": Response(
+        status="error",
+        error=ErrorInfo(
+            key="config.invalid",
+            message="Configuration '/etc/moedge/moedge.yaml' has 1 error:\n"
+            "  line 12: watches[0].camera: there is no camera 'panle'; known are: panel",
+        ),
+        transaction="c-9",
     ),
     "response_ask": Response(
         status="ok",
-        data=ANSWER.model_copy(update={"watch": None, "id": "01KAR423C0QJ5M8N2P4R6S8T0V"}).model_dump(mode="json"),
+        data=ANSWER.model_copy(update={"watch": None, "zones": [], "id": "01KAR423C0QJ5M8N2P4R6S8T0V"}).model_dump(
+            mode="json"
+        ),
         transaction="a-17",
     ),
     "response_error": Response(

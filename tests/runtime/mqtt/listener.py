@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -19,13 +20,25 @@ DEADLINE_S = 30.0
 class Listener:
     """Subscribes with QoS 1; use as a context manager."""
 
-    def __init__(self, address: BrokerAddress, *filters: str, protocol: int = paho.MQTTv5) -> None:
+    def __init__(
+        self,
+        address: BrokerAddress,
+        *filters: str,
+        protocol: int = paho.MQTTv5,
+        username: str | None = None,
+        password: str | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._changed = threading.Condition()
         self._subscribed = False
         self.messages: list[paho.MQTTMessage] = []
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=protocol)
         self.client.on_message = self._received
         self.client.on_subscribe = self._ready
+        if username is not None:
+            self.client.username_pw_set(username, password)
+        if context is not None:
+            self.client.tls_set_context(context)
         self.client.connect(address.host, address.port)
         self.client.loop_start()
         for topic_filter in filters or ("#",):

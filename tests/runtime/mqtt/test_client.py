@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from moedge_runtime.mqtt.address import BrokerAddress, Connection
+from moedge_runtime.mqtt.address import BrokerAddress, Connection, Protocol
 from moedge_runtime.mqtt.backoff import Backoff
 from moedge_runtime.mqtt.client import MqttClient, Presence
 from moedge_runtime.mqtt.message import Message, Received
+from moedge_runtime.mqtt.spool import Spool
 from runtime.mqtt.brokers import Mosquitto
 from runtime.mqtt.listener import DEADLINE_S, Listener
 
@@ -34,21 +35,37 @@ def client_for(
     on_request: Callable[[Received], None] = lambda message: None,
     name: str = "d",
     backoff: Backoff | None = None,
+    *,
+    protocol: Protocol = "5",
+    spool: Spool | None = None,
 ) -> MqttClient:
     return MqttClient(
-        Connection(address, client_id=name),
+        Connection(address, client_id=name, protocol=protocol),
         presence=PRESENCE,
         requests="d/request/+",
         on_request=on_request,
         backoff=backoff or WatchedBackoff(),
+        spool=spool,
     )
 
 
-def wait_connected(client: MqttClient) -> None:
+def spool_in(directory: Path) -> Spool:
+    return Spool(directory, max_bytes=1 << 26, max_age_s=3600)
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
     deadline_s, tick = time.monotonic() + DEADLINE_S, threading.Event()
-    while not client.connected:
-        assert time.monotonic() < deadline_s, "no connection"
+    while not condition():
+        assert time.monotonic() < deadline_s, what
         tick.wait(0.005)
+
+
+def lasting(number: int) -> Message:
+    return Message("d/answer", b"%d" % number, late=b"%d late" % number)
+
+
+def wait_connected(client: MqttClient) -> None:
+    wait_until(lambda: client.connected, "no connection")
 
 
 def answer(number: int) -> Message:
@@ -201,3 +218,154 @@ def test_two_clients_with_one_id_are_told_why_they_lose_the_connection(
     first.close(1)
     second.close(1)
     assert any("another client uses the client id 'twin'." in record.getMessage() for record in caplog.records)
+
+
+def test_with_a_broker_no_answer_touches_the_disk(tmp_path: Path, broker: BrokerAddress) -> None:
+    spool = spool_in(tmp_path / "spool")
+    client = client_for(broker, spool=spool)
+    client.start()
+    wait_connected(client)
+    with Listener(broker, "d/answer") as listener:
+        for number in range(100):
+            client.publish(lasting(number))
+        listener.message("d/answer", "99")
+        assert listener.on("d/answer") == [b"%d" % number for number in range(100)]
+    assert client.close(DEADLINE_S)
+    assert spool.written_bytes == 0
+    assert not (tmp_path / "spool").exists()
+
+
+def test_answers_wait_on_the_disk_for_a_later_process_and_come_in_order_with_a_mark_behind_the_states(
+    tmp_path: Path,
+) -> None:
+    broker = Mosquitto(tmp_path)
+    first = client_for(broker.address, spool=spool_in(tmp_path / "spool"))
+    first.start()
+    for number in range(50):
+        first.publish(lasting(number))
+    wait_until(lambda: first.backlog() == (50, 0) and not first.rest(), "all are on the disk")
+    for number in range(50, 60):
+        first.publish(lasting(number))
+    assert not first.close(0.1)
+    assert first.rest() == [], "nothing is left in memory"
+    address = broker.start()
+    with Listener(address, "d/#") as listener:
+        spool = spool_in(tmp_path / "spool")
+        second = client_for(address, spool=spool)
+        second.publish(Message("d/info", b"i", retain=True))
+        second.publish(lasting(60))
+        second.start()
+        listener.message("d/answer", "60")
+        second.publish(lasting(61))
+        listener.message("d/answer", "61")
+        assert second.close(DEADLINE_S)
+        listener.message("d/status", "stopped")
+        heard = [(item.topic, item.payload) for item in listener.messages][:-1]
+    assert heard[:2] == [("d/status", b"online"), ("d/info", b"i")]
+    assert [payload for _, payload in heard[2:]] == [*(b"%d late" % number for number in range(61)), b"61"]
+    assert second.counters.replayed in (60, 61)
+    assert spool.messages == 0 and not list((tmp_path / "spool").glob("*.seg")), "it shrinks after use"
+    broker.stop()
+
+
+def test_a_broker_killed_in_the_middle_loses_no_answer_and_keeps_their_order(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path)
+    address = broker.start()
+    client = client_for(address, spool=spool_in(tmp_path / "spool"))
+    client.start()
+    heard: list[int] = []
+    for round_number in range(4):
+        with Listener(address, "d/answer") as listener:
+            wait_connected(client)
+            for number in range(round_number * 200, round_number * 200 + 200):
+                client.publish(lasting(number))
+            if round_number == 3:
+                listener.message("d/answer", "799")
+            else:
+                listener.wait(lambda messages: len(messages) >= 20, "some of them")
+                broker.kill()
+            heard += [int(payload.split()[0]) for payload in listener.on("d/answer")]
+        if round_number < 3:
+            broker.start()
+    assert client.close(DEADLINE_S)
+    broker.stop()
+    first_time = list(dict.fromkeys(heard))
+    assert first_time == sorted(first_time), "no newer answer overtakes an older one"
+    assert client.counters.published == 800 + client.counters.connects, "each was acknowledged, once"
+    assert client.backlog() == (0, 0)
+
+
+def test_a_spool_that_cannot_be_written_is_reported_and_answers_wait_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    broker = Mosquitto(tmp_path)
+    client = client_for(broker.address, spool=spool_in(tmp_path / "file" / "spool"))
+    client.start()
+    client.publish(lasting(0))
+    wait_until(lambda: client.spool_error, "the error")
+    client.publish(lasting(1))
+    assert client.spool_error is not None and "Not a directory" in client.spool_error
+    address = broker.start()
+    with Listener(address, "d/#") as listener:
+        client.publish(lasting(2))
+        listener.message("d/answer", "2")
+    assert client.close(DEADLINE_S)
+    assert client.backlog() == (0, 0)
+    broker.stop()
+    errors = [record.message for record in caplog.records if "Answers wait in memory." in record.message]
+    assert len(errors) == 1
+
+
+def test_states_that_change_without_a_broker_take_no_memory(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path)
+    client = client_for(broker.address)
+    for number in range(1000):
+        client.publish(Message("d/camera/snapshot", b"%d" % number, retain=True))
+    client.start()
+    address = broker.start()
+    with Listener(address, "d/#") as listener:
+        listener.message("d/camera/snapshot", "999")
+    assert client.close(DEADLINE_S)
+    assert client.counters.published == 2, "online and the newest state"
+    broker.stop()
+
+
+def test_a_message_too_large_for_the_broker_is_reported_once_and_the_others_arrive(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Mosquitto(tmp_path, "allow_anonymous true", "max_packet_size 20000")
+    address = broker.start()
+    client = client_for(address, spool=spool_in(tmp_path / "spool"))
+    client.publish(Message("d/info", b"x" * 30_000, retain=True))
+    client.publish(Message("d/answer", b"y" * 25_000, late=b"y" * 25_000))
+    client.publish(lasting(1))
+    client.start()
+    with Listener(address, "d/#") as listener:
+        client.publish(lasting(2))
+        listener.message("d/answer", "2")
+    assert client.close(DEADLINE_S)
+    assert (client.counters.connects, client.counters.refused) == (1, 2)
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [
+        f"A message of {size} bytes on '{topic}' is not sent: the broker takes packets of 20,000 bytes at most."
+        for topic, size in (("d/info", "30,000"), ("d/answer", "25,000"))
+    ]
+    broker.stop()
+
+
+def test_without_mqtt_5_a_message_that_the_broker_cuts_off_is_given_up_after_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Mosquitto(tmp_path, "allow_anonymous true", "max_packet_size 20000")
+    address = broker.start()
+    client = client_for(address, protocol="3.1.1")
+    client.publish(Message("d/info", b"x" * 30_000, retain=True))
+    client.publish(answer(1))
+    client.start()
+    with Listener(address, "d/#") as listener:
+        listener.message("d/answer", "1")
+    assert client.close(DEADLINE_S)
+    assert client.counters.refused == 1
+    assert any("are probably too large for it and are not sent again." in record.message for record in caplog.records)
+    broker.stop()

@@ -15,8 +15,8 @@ def state(topic: str, value: str) -> Message:
 
 def drained(outbox: Outbox) -> list[str]:
     result = []
-    while (message := outbox.next()) is not None:
-        result.append(f"{message.topic}={message.payload.decode()}")
+    while (entry := outbox.next()) is not None:
+        result.append(f"{entry.message.topic}={entry.message.payload.decode()}")
     return result
 
 
@@ -36,9 +36,9 @@ def test_what_was_sent_without_acknowledgement_is_sent_again_before_the_rest() -
     for number in range(4):
         outbox.add(answer(number))
     for number in range(2):
-        message = outbox.next()
-        assert message is not None
-        outbox.sent(number + 100, message)
+        entry = outbox.next()
+        assert entry is not None
+        outbox.sent(number + 100, entry)
     assert outbox.delivered(100) is not None
     assert outbox.delivered(100) is None, "an acknowledgement counts once"
     outbox.restart()
@@ -65,13 +65,13 @@ def test_no_answer_is_lost_and_the_count_is_right(actions: list[str]) -> None:
             added += 1
         elif action == "state":
             outbox.add(state("s", str(added)))
-        elif action == "send" and (message := outbox.next()) is not None:
+        elif action == "send" and (entry := outbox.next()) is not None:
             number += 1
-            outbox.sent(number, message)
+            outbox.sent(number, entry)
             open_numbers.append(number)
         elif action == "acknowledge" and open_numbers:
-            message = outbox.delivered(open_numbers.pop(0))
-            delivered += message is not None and not message.retain
+            entry = outbox.delivered(open_numbers.pop(0))
+            delivered += entry is not None and not entry.message.retain
         elif action == "reconnect":
             outbox.restart()
             open_numbers.clear()

@@ -71,7 +71,9 @@ def test_hostile_payloads_become_errors_with_a_key(payload: bytes, key: str, tex
 def test_an_unknown_verb_names_the_known_ones() -> None:
     with pytest.raises(RequestError) as caught:
         parse_request("reboot", b"")
-    assert str(caught.value) == "There is no request 'reboot'. Known are ask, health, info, config."
+    assert str(caught.value) == (
+        "There is no request 'reboot'. Known are ask, snapshot, health, info, config, reload, restart, log_level."
+    )
     assert caught.value.key == "request.unknown_verb"
 
 

@@ -1,0 +1,318 @@
+"""Makes and renews the directory that a web server or a USB stick gives to boards."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.bundle.reader import MANIFEST_NAME, parse_manifest
+from moedge_runtime.errors import BundleError, ConfigError, StorageError
+from pydantic import ValidationError
+
+from moedge_devices.store import openssl
+from moedge_devices.store.documents import INDEX_TYPE, KEYS_TYPE, Index, Keys, Release, parse
+from moedge_devices.store.download import Progress, content_path
+from moedge_devices.store.durable import make_directory, sync_directory, write_durably
+from moedge_devices.store.envelope import seal, unseal
+from moedge_devices.store.errors import TrustError, storage_errors
+from moedge_devices.store.source import CHUNK_BYTES
+from moedge_devices.store.trust import INDEX_NAME, expiry, next_keys
+
+
+@dataclass(frozen=True)
+class Terms:
+    """For whom a release is.
+
+    Attributes:
+        channels: In which channels.
+        profiles: For which kinds of boards; empty for all.
+        devices: For which devices; empty for all.
+        min_moedge: Oldest moedge that runs it.
+    """
+
+    channels: Sequence[str] = ()
+    profiles: Sequence[str] = ()
+    devices: Sequence[str] = ()
+    min_moedge: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What changed.
+
+    Attributes:
+        index: As it stands in the directory now.
+        release: What was published; None if only the index was renewed.
+        written_bytes: Of files that were not there before.
+        removed: Files that no release needs any more, by content.
+    """
+
+    index: Index
+    release: Release | None
+    written_bytes: int
+    removed: list[str]
+
+
+def publish(
+    directory: Path,
+    key: Path,
+    *,
+    bundle: Bundle | None = None,
+    name: str | None = None,
+    version: str | None = None,
+    terms: Terms = Terms(),
+    withdraw: Sequence[str] = (),
+    days: float = 90.0,
+    progress: Progress = lambda advance: None,
+    now: Callable[[], float] = time.time,
+) -> Published:
+    """Add a bundle, change the channels of one that is there, withdraw some, or only renew the index.
+
+    The index is replaced last, as a whole, so that a board never sees one whose files are not there.
+
+    Args:
+        directory: The published directory; made if it is not there. It must have the keys (`add_keys`) first.
+        key: Private key of a signer.
+        bundle: What to add; None to leave the releases as they are.
+        name: Its name; None for its directory's.
+        version: Its version.
+        terms: For whom it is; of a version that is there already they replace the earlier ones.
+        withdraw: Releases to take out, as NAME@VERSION. Files that no release needs are removed.
+        days: After which the index expires.
+        progress: Told the bytes that were read.
+        now: The time.
+
+    Raises:
+        ConfigError: A name, the key, or what to withdraw is wrong.
+        BundleError: The bundle is damaged.
+        StorageError: The directory cannot be written.
+    """
+    with _locked(directory):
+        keys = newest_keys(directory)
+        if keys is None:
+            raise ConfigError(
+                f"'{directory}' has no keys yet. Make them first: `moedge bundle keys` (docs/updates.md).",
+                key="config.keys",
+            )
+        identifier = openssl.key_id(openssl.public_key(key))
+        if identifier not in keys.signer_keys():
+            raise ConfigError(
+                f"The key '{key}' ({identifier[:12]}) is no signer of version {keys.version} of the keys in "
+                f"'{directory}'. Boards would refuse the index. Use one of "
+                f"{', '.join(each[:12] for each in keys.signer_keys())}.",
+                key="config.key",
+            )
+        before = read_own_index(directory, keys)
+        releases = list(before.releases) if before else []
+        release, written = None, 0
+        for label in withdraw:
+            if label not in [release.label for release in releases]:
+                raise ConfigError(f"'{directory}' has no release {label} to withdraw.", key="update.unknown_version")
+        releases = [release for release in releases if release.label not in withdraw]
+        if bundle is not None:
+            release = _release(bundle, name, version, terms, before.releases if before else [])
+            releases = [each for each in releases if each.label != release.label] + [release]
+            written = _copy(directory, bundle, release, progress)
+        created = datetime.fromtimestamp(int(now()), timezone.utc)
+        serial = max((before.serial if before else 0) + 1, int(now()))
+        index = Index(serial=serial, created=created, expires=expiry(created, days), releases=releases)
+        payload = index.model_dump_json(indent=1).encode()
+        write_durably(directory / INDEX_NAME, seal(INDEX_TYPE, payload, [key]))
+        removed = _remove_unneeded(directory, releases) if withdraw else []
+    return Published(index, release, written, removed)
+
+
+def add_keys(directory: Path, content: bytes) -> Keys:
+    """Put the next version of the keys, an envelope, into a published directory, whose index then needs a valid signer.
+
+    The first one is believed as it is: boards have it from elsewhere.
+
+    Raises:
+        ConfigError: It does not follow from the version that is there.
+    """
+    with _locked(directory):
+        before = newest_keys(directory)
+        try:
+            if before is not None:
+                keys = next_keys(before, content, "The new version of the keys")
+            else:
+                keys = own_keys(content, "The keys")
+        except TrustError as error:
+            raise ConfigError(str(error), key="config.keys") from error
+        make_directory(directory / "keys")
+        write_durably(directory / "keys" / f"{keys.version}.json", content)
+    return keys
+
+
+def own_keys(content: bytes, what: str) -> Keys:
+    """Keys from an envelope that a root of their own has signed.
+
+    Raises:
+        TrustError: None has.
+    """
+    try:
+        payload = base64.b64decode(json.loads(content)["payload"])
+    except (ValueError, LookupError, TypeError):
+        payload = b""
+    keys = parse(Keys, payload, what)
+    unseal(content, KEYS_TYPE, keys.root_keys(), what)
+    return keys
+
+
+def make_keys(version: int, roots: Sequence[str], signers: Sequence[str], private_roots: Sequence[Path]) -> bytes:
+    """A version of the keys, signed.
+
+    Args:
+        version: 1 for the first; else one more than before.
+        roots: Public keys in PEM.
+        signers: Likewise.
+        private_roots: Files of the private root keys that sign: one of `roots`, and one of the version before.
+
+    Raises:
+        ConfigError: A key is wrong, or none of `roots` signs.
+    """
+    try:
+        keys = Keys(version=version, roots=list(roots), signers=list(signers))
+    except ValidationError as error:
+        raise ConfigError(f"The keys are not valid: {_problems(error)}.", key="config.keys") from error
+    signing = {openssl.key_id(openssl.public_key(path)) for path in private_roots}
+    if not signing & keys.root_keys().keys():
+        raise ConfigError(
+            "None of the keys that sign is in roots. Sign with one of the roots that the new version has.",
+            key="config.keys",
+        )
+    return seal(KEYS_TYPE, keys.model_dump_json(indent=1).encode(), private_roots)
+
+
+def newest_keys(directory: Path) -> Keys | None:
+    """The newest keys in a published directory of our own; None without any."""
+    versions = sorted(int(path.stem) for path in (directory / "keys").glob("*.json") if path.stem.isdigit())
+    if not versions:
+        return None
+    path = directory / "keys" / f"{versions[-1]}.json"
+    return own_keys(path.read_bytes(), f"'{path}'")
+
+
+def read_own_index(directory: Path, keys: Keys) -> Index | None:
+    """The index that is there; None without one.
+
+    Raises:
+        TrustError: Nobody whom `keys` know has signed it, as after a revocation; `keys` of earlier versions do as well.
+    """
+    path = directory / INDEX_NAME
+    if not path.exists():
+        return None
+    known = dict(keys.signer_keys())
+    for earlier in sorted((directory / "keys").glob("*.json")):
+        known |= own_keys(earlier.read_bytes(), f"'{earlier}'").signer_keys()
+    payload, _ = unseal(path.read_bytes(), INDEX_TYPE, known, f"'{path}'")
+    return parse(Index, payload, f"'{path}'")
+
+
+def _release(bundle: Bundle, name: str | None, version: str | None, terms: Terms, before: Sequence[Release]) -> Release:
+    content = bundle.file(MANIFEST_NAME).read_bytes()
+    files = {entry.sha256: entry.nbytes for entry in bundle.manifest.files}
+    name = name or bundle.path.resolve().name
+    digest = hashlib.sha256(content).hexdigest()
+    numbers = [release.number for release in before if release.name == name]
+    known = next((each for each in before if each.name == name and each.version == version), None)
+    if known is not None and known.manifest_sha256 != digest:
+        raise ConfigError(
+            f"{known.label} is published with another content. A version is published once: choose another --version.",
+            key="update.version_reused",
+        )
+    try:
+        return Release(
+            name=name,
+            version=version or "",
+            number=known.number if known else max(numbers, default=0) + 1,
+            manifest_sha256=digest,
+            manifest_bytes=len(content),
+            bytes=sum(files.values()) + len(content),
+            min_moedge=terms.min_moedge,
+            channels=sorted(set(terms.channels)),
+            profiles=sorted(set(terms.profiles)),
+            devices=sorted(set(terms.devices)),
+        )
+    except ValidationError as error:
+        raise ConfigError(f"The release is not valid: {_problems(error)}.", key="config.invalid") from error
+
+
+def _copy(directory: Path, bundle: Bundle, release: Release, progress: Progress) -> int:
+    """Put files of a bundle into the directory, by content; every byte is checked on its way. Bytes that were new."""
+    written = 0
+    files = [(entry.path, entry.sha256, entry.nbytes) for entry in bundle.manifest.files]
+    for relative, digest, nbytes in [*files, (MANIFEST_NAME, release.manifest_sha256, release.manifest_bytes)]:
+        destination = directory / content_path(digest)
+        if destination.exists() and destination.stat().st_size == nbytes:
+            progress(nbytes)
+            continue
+        make_directory(destination.parent)
+        draft = destination.with_name(f".{digest}.new")
+        found = hashlib.sha256()
+        with bundle.file(relative).open("rb") as source, draft.open("wb") as file:
+            while piece := source.read(CHUNK_BYTES):
+                found.update(piece)
+                file.write(piece)
+                progress(len(piece))
+            file.flush()
+            os.fsync(file.fileno())
+        if found.hexdigest() != digest:
+            draft.unlink()
+            raise BundleError(
+                f"Bundle '{bundle.path}' is damaged: SHA-256 differs from the manifest for '{relative}'. Copy or "
+                f"export the bundle again. Nothing was published.",
+                key="bundle.checksum_mismatch",
+            )
+        draft.chmod(0o644)
+        draft.replace(destination)
+        sync_directory(destination.parent)
+        written += nbytes
+    return written
+
+
+def _remove_unneeded(directory: Path, releases: Sequence[Release]) -> list[str]:
+    """Remove files that no release has."""
+    needed = {release.manifest_sha256 for release in releases}
+    for release in releases:
+        content = (directory / content_path(release.manifest_sha256)).read_bytes()
+        needed |= {entry.sha256 for entry in parse_manifest(release.label, content).files}
+    removed = []
+    for path in sorted((directory / "files").glob("*/*")):
+        if path.name not in needed:
+            path.unlink()
+            removed.append(path.name)
+    return removed
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with storage_errors(directory, "The published directory"):
+        make_directory(directory)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Another `moedge bundle publish` writes to '{directory}'. Wait for it.", key="storage.locked"
+            ) from error
+        finally:
+            os.close(descriptor)
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'all'}: {each['msg'].removeprefix('Value error, ')}"
+        for each in error.errors()
+    )

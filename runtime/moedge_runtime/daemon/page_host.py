@@ -1,0 +1,200 @@
+"""What the local page shows and does, see PageHost. Called on the HTTP server's threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from moedge_runtime import __version__
+from moedge_runtime.camera import Frame
+from moedge_runtime.config import Config
+from moedge_runtime.config.edit import Kind, rounded, with_polygon
+from moedge_runtime.config.load import load_config
+from moedge_runtime.config.values import NAME_PATTERN
+from moedge_runtime.daemon.answers import error_info
+from moedge_runtime.daemon.bridge import Bridge
+from moedge_runtime.daemon.clock import Ulids
+from moedge_runtime.daemon.commands import Command, Commands
+from moedge_runtime.daemon.reader import newest
+from moedge_runtime.daemon.request_handler import RequestHandler
+from moedge_runtime.daemon.snapshot import encode_jpeg
+from moedge_runtime.errors import ConfigError, MoedgeError, RequestError
+from moedge_runtime.frames.polygon import parse_polygon
+from moedge_runtime.mqtt.payloads import AnswerPayload, Payload
+from moedge_runtime.mqtt.requests import AskCommand, parse_request
+
+MAX_ANSWERS = 50
+MAX_ASKED = 32
+
+PICTURE_BYTES = 200 * 1024
+PICTURE_QUALITY = 80
+
+
+class DaemonPage:
+    """The daemon behind the page. Keeps the last answers and what became of questions, over reloads.
+
+    Args:
+        commands: Where changes of the configuration go.
+    """
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._lock = threading.Lock()
+        self._answers: deque[AnswerPayload] = deque(maxlen=MAX_ANSWERS)
+        self._asked: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._pictures: dict[str, tuple[Frame, bytes]] = {}
+        self._identifiers = Ulids()
+        self._parts: tuple[Config, Bridge, RequestHandler] | None = None
+        self._drawing = threading.Lock()
+
+    def serve(self, config: Config, bridge: Bridge, handler: RequestHandler) -> None:
+        """These are the daemon's parts from now on."""
+        self._parts = config, bridge, handler
+
+    def rest(self) -> None:
+        """There are no such parts for now."""
+        self._parts = None
+        with self._drawing:
+            self._pictures.clear()  # a frame is megabytes, and the next ones may have other masks
+
+    def note(self, answer: AnswerPayload) -> None:
+        """An answer was made."""
+        with self._lock:
+            self._answers.appendleft(answer)
+
+    def status(self) -> dict[str, Any]:
+        """See PageHost."""
+        config, bridge, _ = self._serving()
+        return {
+            "device": config.device,
+            "version": __version__,
+            "model": bridge.model_name,
+            "allow_changes": bool(config.web and config.web.allow_changes),
+            "health": bridge.health().model_dump(mode="json"),
+            "cameras": {
+                name: {
+                    "crop": [camera.crop.left, camera.crop.top, camera.crop.right, camera.crop.bottom],
+                    "masks": [[list(point) for point in mask] for mask in camera.masks],
+                    "zones": {zone: [list(point) for point in polygon] for zone, polygon in camera.zones.items()},
+                    "watches": [watch.name for watch in config.watches if watch.camera == name],
+                }
+                for name, camera in config.cameras.items()
+                if camera.enabled
+            },
+        }
+
+    def answers(self) -> list[dict[str, Any]]:
+        """See PageHost."""
+        with self._lock:
+            return [answer.model_dump(mode="json") for answer in self._answers]
+
+    def picture(self, camera: str) -> bytes:
+        """See PageHost. The frames of a reader have their masks painted (frames/masked.py)."""
+        _, _, handler = self._serving()
+        frame = newest(handler.camera(camera))
+        with self._drawing:  # one at a time: the model needs the cores
+            kept = self._pictures.get(camera)
+            if kept is None or kept[0] is not frame:
+                jpeg = encode_jpeg(frame.image, max_bytes=PICTURE_BYTES, quality=PICTURE_QUALITY, comment="moedge")
+                kept = self._pictures[camera] = frame, jpeg.content
+        return kept[1]
+
+    def ask(self, request: bytes) -> str:
+        """See PageHost."""
+        _, _, handler = self._serving()
+        command = parse_request("ask", request)
+        assert isinstance(command, AskCommand)
+        identifier = self._expect()
+        try:
+            handler.ask(command, lambda outcome: self._ended(identifier, outcome))
+        except MoedgeError:
+            self._forget(identifier)
+            raise
+        return identifier
+
+    def asked(self, identifier: str) -> dict[str, Any]:
+        """See PageHost."""
+        with self._lock:
+            known = self._asked.get(identifier)
+        if known is None:
+            raise RequestError(
+                "Nothing is known of this question any more. Ask it again.", key="request.identifier_unknown"
+            )
+        return known
+
+    def add_polygon(self, camera: str, kind: str, body: Mapping[str, Any]) -> str:
+        """See PageHost."""
+        config, _, handler = self._serving()
+        handler.camera(camera)
+        text = _changed(config, camera, cast(Kind, kind), body)
+        identifier = self._expect()
+        try:
+            self._commands.add(Command("config", lambda outcome: self._ended(identifier, outcome), text, "web"))
+        except MoedgeError:
+            self._forget(identifier)
+            raise
+        return identifier
+
+    def _serving(self) -> tuple[Config, Bridge, RequestHandler]:
+        parts = self._parts
+        if parts is None:
+            raise RequestError("The daemon starts or reloads. Try again in a moment.", key="request.starting")
+        return parts
+
+    def _expect(self) -> str:
+        identifier = self._identifiers.next()
+        with self._lock:
+            self._asked[identifier] = {"state": "waiting"}
+            while len(self._asked) > MAX_ASKED:
+                self._asked.popitem(last=False)
+        return identifier
+
+    def _forget(self, identifier: str) -> None:
+        with self._lock:
+            self._asked.pop(identifier, None)
+
+    def _ended(self, identifier: str, outcome: Any) -> None:
+        value: dict[str, Any]
+        if isinstance(outcome, MoedgeError):
+            value = {"state": "failed", "error": error_info(outcome).model_dump(mode="json")}
+        else:
+            data = outcome.model_dump(mode="json") if isinstance(outcome, Payload) else outcome
+            value = {"state": "done", "data": data}
+        with self._lock:
+            if identifier in self._asked:
+                self._asked[identifier] = value
+
+
+def _changed(config: Config, camera: str, kind: Kind, body: Mapping[str, Any]) -> str:
+    """The configuration's file with one more polygon.
+
+    Raises:
+        RequestError: The polygon is none, or changes are not allowed.
+        ConfigError: The file cannot be changed.
+    """
+    if not (config.web and config.web.allow_changes):
+        raise RequestError(
+            "The page may change nothing: web.allow_changes is false. Copy the polygon into the file on the board.",
+            key="request.config_not_allowed",
+        )
+    name: Literal[None] | str = None
+    try:
+        polygon = parse_polygon(body.get("polygon"))
+        parse_polygon(rounded(polygon))
+        if kind == "zones":
+            name = body.get("name")
+            if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+                raise ValueError("a zone's name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -")
+    except ValueError as error:
+        raise RequestError(f"This cannot be drawn: {error}.", key="request.invalid") from error
+    path = config.path
+    if path is None:
+        raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
+    if load_config(path).model_dump() != config.model_dump():
+        raise ConfigError(
+            f"'{path}' has changes that are not in force yet. Reload the daemon first, then draw again.",
+            key="config.changed_on_disk",
+        )
+    return with_polygon(path.read_text(encoding="utf-8"), camera, kind, polygon, name)

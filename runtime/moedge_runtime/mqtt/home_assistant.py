@@ -1,0 +1,216 @@
+"""What Home Assistant is told about a device: one message that announces all of its entities.
+
+Source: home-assistant.io, MQTT integration, "Device discovery payload"; checked against homeassistant 2025.4.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moedge_runtime.mqtt.payloads import AnswerPayload, HomeAssistantDevice, WatchState
+from moedge_runtime.mqtt.topics import Topics
+
+MAX_STATE_CHARACTERS = 255
+"""homeassistant/const.py, MAX_LENGTH_STATE_STATE: a longer state is refused as a whole."""
+
+ONLINE = "online"
+CAMERA_STATES = ("connecting", "online", "frozen", "black", "stalled", "offline", "disabled")
+
+_PROJECT_NAME = "moedge"
+_QOS = 1
+_DEVICE_AVAILABLE = "{{ 'online' if value_json.state == 'online' else 'offline' }}"
+_CAMERA_AVAILABLE = "{{ 'online' if value_json.state in ['online', 'frozen', 'black'] else 'offline' }}"
+
+
+def discovery_topic(prefix: str, device: str) -> str:
+    """Where the announcement goes, retained."""
+    return f"{prefix}/device/{_identifier(device)}/config"
+
+
+def birth_topic(prefix: str) -> str:
+    """Where Home Assistant says `online` when it has started and wants to hear everything again."""
+    return f"{prefix}/status"
+
+
+def announcement(
+    topics: Topics,
+    *,
+    version: str,
+    model: str,
+    cameras: Mapping[str, Sequence[str]],
+    before: HomeAssistantDevice | None = None,
+) -> HomeAssistantDevice:
+    """The entities of a device.
+
+    Args:
+        topics: The device's topic tree.
+        version: Of moedge.
+        model: Name of the model that answers.
+        cameras: Names of the watches by camera.
+        before: What was announced earlier: components that are gone are named once more without their options, which
+            removes them. Publish this once, and then the announcement without it.
+    """
+    components = _device_components(topics)
+    for camera, watches in cameras.items():
+        components |= _camera_components(topics, camera, watches)
+    for key, component in before.components.items() if before else ():
+        components.setdefault(key, {"platform": component["platform"]})
+    return HomeAssistantDevice(
+        device={
+            "identifiers": [_identifier(topics.device)],
+            "name": topics.device,
+            "manufacturer": _PROJECT_NAME,
+            "model": model,
+            "sw_version": version,
+        },
+        origin={"name": _PROJECT_NAME, "sw_version": version},
+        availability=[_available(topics)],
+        qos=_QOS,
+        components=components,
+    )
+
+
+def watch_state(answer: AnswerPayload) -> WatchState:
+    """An answer with a state that Home Assistant takes; the long text is in the attributes."""
+    text = answer.text or ""
+    if answer.error is not None:
+        text = f"error: {answer.error.key}"
+    elif isinstance(answer.data, str | int | float | bool):
+        text = str(answer.data)
+    text = " ".join(text.split())
+    if len(text) > MAX_STATE_CHARACTERS:
+        text = text[: MAX_STATE_CHARACTERS - 1] + "…"
+    return WatchState(state=text, answer=answer)
+
+
+def _identifier(device: str) -> str:
+    return f"{_PROJECT_NAME}_{device}"
+
+
+def _available(topics: Topics) -> dict[str, Any]:
+    return {"topic": topics.status, "value_template": _DEVICE_AVAILABLE}
+
+
+def _component(topics: Topics, platform: str, key: str, name: str, **options: Any) -> dict[str, Any]:
+    unique = f"{_identifier(topics.device)}_{key}"
+    return {"platform": platform, "unique_id": unique, "name": name, "qos": _QOS, **options}
+
+
+def _device_components(topics: Topics) -> dict[str, dict[str, Any]]:
+    def measured(key: str, name: str, template: str, **options: Any) -> dict[str, Any]:
+        options = {"state_topic": topics.health, "value_template": template, "entity_category": "diagnostic", **options}
+        return _component(topics, "sensor", key, name, **options)
+
+    def problem(key: str, name: str, condition: str) -> dict[str, Any]:
+        return _component(
+            topics,
+            "binary_sensor",
+            key,
+            name,
+            state_topic=topics.health,
+            value_template=f"{{{{ 'ON' if {condition} else 'OFF' }}}}",
+            device_class="problem",
+            entity_category="diagnostic",
+        )
+
+    duration = {"device_class": "duration", "unit_of_measurement": "s"}
+    rising = {"state_class": "total_increasing"}
+    return {
+        "uptime": measured("uptime", "Uptime", "{{ value_json.uptime_s | round }}", **duration),
+        "memory": measured(
+            "memory",
+            "Memory",
+            "{{ value_json.rss_bytes }}",
+            device_class="data_size",
+            unit_of_measurement="B",
+            state_class="measurement",
+        ),
+        "queued": measured("queued", "Answers waiting", "{{ value_json.mqtt.queued }}", state_class="measurement"),
+        "dropped": measured("dropped", "Answers dropped", _LOST, **rising),
+        "clock": problem("clock", "Clock", "value_json.clock_synced == false"),
+        "spool": problem("spool", "Spool", "value_json.mqtt.spool and value_json.mqtt.spool.error"),
+        "update": _component(
+            topics,
+            "update",
+            "update",
+            "Update",
+            title=_PROJECT_NAME,
+            state_topic=topics.info,
+            value_template="{{ value_json.version }}",
+            latest_version_topic=topics.latest_version,
+            entity_category="diagnostic",
+        ),
+        "restart": _component(
+            topics,
+            "button",
+            "restart",
+            "Restart",
+            command_topic=topics.request("restart"),
+            payload_press="{}",
+            device_class="restart",
+            entity_category="config",
+        ),
+    }
+
+
+_LOST = (
+    "{{ value_json.mqtt.dropped"
+    " + (value_json.mqtt.spool.dropped + value_json.mqtt.spool.expired if value_json.mqtt.spool else 0) }}"
+)
+
+
+def _camera_components(topics: Topics, camera: str, watches: Sequence[str]) -> dict[str, dict[str, Any]]:
+    with_camera = {
+        "availability": [
+            _available(topics),
+            {"topic": topics.camera_status(camera), "value_template": _CAMERA_AVAILABLE},
+        ],
+        "availability_mode": "all",
+    }
+    components = {
+        f"camera_{camera}": _component(
+            topics,
+            "sensor",
+            f"camera_{camera}",
+            f"{camera} status",
+            state_topic=topics.camera_status(camera),
+            value_template="{{ value_json.state }}",
+            json_attributes_topic=topics.camera_status(camera),
+            device_class="enum",
+            options=list(CAMERA_STATES),
+            entity_category="diagnostic",
+        ),
+        f"snapshot_{camera}": _component(
+            topics,
+            "image",
+            f"snapshot_{camera}",
+            f"{camera} snapshot",
+            image_topic=topics.snapshot(camera),
+            content_type="image/jpeg",
+            **with_camera,
+        ),
+        f"take_{camera}": _component(
+            topics,
+            "button",
+            f"take_{camera}",
+            f"{camera} take snapshot",
+            command_topic=topics.request("snapshot"),
+            payload_press=f'{{"camera": "{camera}"}}',
+            **with_camera,
+        ),
+    }
+    for watch in watches:
+        components[f"watch_{watch}"] = _component(
+            topics,
+            "sensor",
+            f"watch_{watch}",
+            watch,
+            state_topic=topics.watch(camera, watch),
+            value_template="{{ value_json.state }}",
+            json_attributes_topic=topics.watch(camera, watch),
+            json_attributes_template="{{ value_json.answer | tojson }}",
+            icon="mdi:eye",
+            **with_camera,
+        )
+    return components

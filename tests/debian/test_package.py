@@ -1,0 +1,200 @@
+"""The package of `make deb` in a Debian 12: installed, used, upgraded, removed, purged. The last test ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import moedge_runtime
+import pytest
+import yaml
+from debian.chroot import Chroot
+from moedge_panel.render import draw_panel
+from moedge_panel.video import video_states, video_style
+from moedge_runtime.mqtt.address import BrokerAddress
+from runtime.daemon.notify_socket import NotifySocket
+from runtime.mqtt.brokers import running_mosquitto
+from runtime.mqtt.listener import Listener
+from wheels.installed import run
+
+pytestmark = pytest.mark.slow
+
+BUNDLE = "/var/lib/moedge/bundles/panel-int4"
+CONFIG = "/etc/moedge/moedge.yaml"
+CAMERA = "exec:sh -c 'while cat /var/lib/moedge/panel.jpg; do sleep 0.5; done'"
+MOST_EXPOSURE = 2.5
+START_S = 120.0
+STATE = video_states(1)[0]
+
+
+@pytest.fixture(scope="module")
+def untouched(debian: Chroot) -> set[str]:
+    """Files before the package came."""
+    return debian.files()
+
+
+@pytest.fixture(scope="module")
+def installed(debian: Chroot, untouched: set[str], amd64: Path) -> Chroot:
+    debian.install(amd64)
+    return debian
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerAddress]:
+    yield from running_mosquitto(tmp_path_factory.mktemp("mosquitto"))
+
+
+@pytest.fixture(scope="module")
+def configured(installed: Chroot, broker: BrokerAddress, bundle: Path) -> Chroot:
+    """With the demo model, and a camera that is a command."""
+    run("cp", "-R", bundle, installed.root / BUNDLE.lstrip("/"), environment=os.environ)
+    draw_panel(STATE, video_style()).image.save(installed.root / "var/lib/moedge/panel.jpg", quality=95)
+    watch = {"name": "reading", "camera": "panel", "question": "What is the reading?", "interval": "1s"}
+    config = {
+        "version": 1,
+        "device": "board",
+        "model": {"bundle": BUNDLE, "memory": "1G", "threads": 1},
+        "mqtt": {"url": f"mqtt://127.0.0.1:{broker.port}"},
+        "cameras": {"panel": {"source": CAMERA}},
+        "watches": [watch],
+    }
+    (installed.root / CONFIG.lstrip("/")).write_text(yaml.safe_dump(config))
+    return installed
+
+
+def test_before_it_is_configured_the_service_has_nothing_to_start(installed: Chroot) -> None:
+    unit = (installed.root / "lib/systemd/system/moedge.service").read_text()
+    condition = re.search(r"^ExecCondition=(\S+) -q '(.*)' (\S+)$", unit, re.MULTILINE)
+    assert condition
+    assert installed.start(condition[1], "-q", condition[2], condition[3], user=True).returncode == 1
+    assert installed.run("systemctl", "is-enabled", "moedge.service") == "enabled\n"
+
+
+def test_the_example_in_the_configuration_is_a_configuration(installed: Chroot, tmp_path: Path) -> None:
+    lines = (installed.root / CONFIG.lstrip("/")).read_text().splitlines()
+    example = [line[2:] for line in lines[lines.index("# version: 1") :]]
+    (installed.root / "tmp/example.yaml").write_text("\n".join(example))
+    done = installed.start("env", "MQTT_PASSWORD=x", "moedge", "run", "--check", "-c", "/tmp/example.yaml")
+    (installed.root / "tmp/example.yaml").unlink()
+    assert "bundles/qwen3-vl-int4" in done.stderr, "all that is missing is the bundle"
+    assert done.returncode == 1
+
+
+def test_the_command_runs_without_the_libraries_of_the_system(installed: Chroot) -> None:
+    assert installed.run("moedge", "--version") == f"moedge, version {moedge_runtime.__version__}\n"
+    paths = json.loads(
+        installed.run("/usr/lib/moedge/bin/python", "-c", "import json, sys; print(json.dumps(sys.path[1:]))")
+    )
+    assert not [path for path in paths if path.endswith("dist-packages")]
+
+
+def test_every_command_is_in_the_man_page(installed: Chroot) -> None:
+    page = run("zcat", installed.root / "usr/share/man/man1/moedge.1.gz", environment=os.environ)
+    commands = re.findall(r"^  ([a-z-]+) ", installed.run("moedge", "--help").partition("Commands:")[2], re.MULTILINE)
+    assert commands
+    described = page.partition(".SH COMMANDS")[2].partition(".SH EXIT STATUS")[0]
+    assert re.findall(r"^\.TP\n\.B ([a-z-]+)$", described, re.MULTILINE) == commands
+
+
+def test_the_daemon_owns_its_state_and_neither_bundles_nor_configuration(installed: Chroot) -> None:
+    paths = ("/var/lib/moedge", "/var/lib/moedge/bundles", "/etc/moedge", CONFIG)
+    assert installed.run("stat", "--format=%U:%G %a", *paths).splitlines() == [
+        "moedge:moedge 750",
+        "root:root 755",
+        "root:moedge 750",
+        "root:moedge 640",
+    ]
+    groups = installed.run("id", "--name", "--groups", "moedge").split()
+    assert set(groups) == {"moedge", "video", "render"}
+
+
+def test_systemd_accepts_the_unit_and_its_exposure_is_low(installed: Chroot) -> None:
+    verified = installed.start("systemd-analyze", "verify", "--man=no", "moedge.service")
+    assert (verified.returncode, verified.stderr) == (0, "")
+    report = installed.run("systemd-analyze", "security", "--offline=yes", "--no-pager", "moedge.service")
+    exposure = re.search(r"Overall exposure level for moedge.service: ([\d.]+)", report)
+    assert exposure
+    assert float(exposure[1]) < MOST_EXPOSURE, report
+
+
+def test_the_restart_budget_meets_hangs_too(installed: Chroot) -> None:
+    unit = (installed.root / "lib/systemd/system/moedge.service").read_text()
+    value = dict(re.findall(r"^(\w+)=(\d+)(?:h|min|s)?$", unit, re.MULTILINE))
+    budget_min, restarts = 60 * int(value["StartLimitIntervalSec"]), int(value["StartLimitBurst"])
+    assert restarts * (int(value["WatchdogSec"]) + int(value["TimeoutStartSec"]) / 2) < budget_min
+
+
+def test_the_configuration_of_the_demo_is_valid_for_the_daemons_user(configured: Chroot) -> None:
+    checked = configured.run("moedge", "run", "--check", "--config", CONFIG, user=True)
+    assert checked.startswith(f"{CONFIG} is valid: device 'board', 1 cameras, 1 watches")
+
+
+def test_limits_for_systemd_are_printed(configured: Chroot) -> None:
+    assert "\nMemoryMax=1536M\n" in configured.run("moedge", "service-limits", user=True)
+
+
+def test_the_daemon_answers_over_mqtt_and_reports_to_systemd(configured: Chroot, broker: BrokerAddress) -> None:
+    words = ("/usr/bin/moedge", "run", "--config", CONFIG)
+    with NotifySocket(configured.root / "run/n") as manager, Listener(broker, "moedge/#") as listener:
+        manager.path.chmod(0o777)
+        environment = ("env", "-i", "PATH=/usr/bin", "NOTIFY_SOCKET=/run/n", "WATCHDOG_USEC=60000000")
+        with subprocess.Popen(
+            configured.command(*environment, *words, user=True),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as daemon:
+            try:
+                manager.wait_for("READY", "1", START_S)
+                answer = json.loads(listener.message("moedge/board/panel/answer").payload)
+                assert answer["text"] == str(STATE.reading)
+                manager.wait_for("WATCHDOG", "1", START_S)
+                inside = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text()
+                os.kill(int(inside), signal.SIGTERM)
+                manager.wait_for("STOPPING", "1")
+                listener.message("moedge/board/status", "stopped")
+                assert daemon.wait(START_S) == 0
+            finally:
+                daemon.kill()
+    (configured.root / "run/n").unlink()
+
+
+def test_an_upgrade_keeps_the_configuration_and_removing_keeps_what_purging_removes(
+    configured: Chroot, untouched: set[str], amd64: Path, tmp_path: Path
+) -> None:
+    config = configured.root / CONFIG.lstrip("/")
+    before = config.read_text()
+    configured.install(newer(amd64, tmp_path))
+    assert "0.1.0-2" in configured.run("dpkg-query", "--show", "moedge")
+    assert config.read_text() == before
+    assert configured.run("stat", "--format=%U:%G %a", CONFIG) == "root:moedge 640\n"
+    assert configured.run("moedge", "--version") == f"moedge, version {moedge_runtime.__version__}\n"
+
+    configured.run("dpkg", "--remove", "moedge")
+    assert config.read_text() == before
+    assert (configured.root / BUNDLE.lstrip("/")).is_dir()
+    assert not (configured.root / "usr/lib/moedge").exists(), "compiled Python is removed too"
+
+    configured.run("dpkg", "--purge", "moedge")
+    # The user stays: tools keep copies of the tables of accounts.
+    accounts = {f"./etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow")}
+    assert configured.files() - untouched - accounts == set()
+    assert untouched - configured.files() == set()
+
+
+def newer(package: Path, directory: Path) -> Path:
+    """The same package with the version 0.1.0-2 and another configuration file."""
+    tree = directory / "tree"
+    run("dpkg-deb", "--raw-extract", package, tree, environment=os.environ)
+    control = tree / "DEBIAN/control"
+    control.write_text(re.sub(r"^Version: .*$", "Version: 0.1.0-2", control.read_text(), flags=re.MULTILINE))
+    with (tree / CONFIG.lstrip("/")).open("a") as config:
+        config.write("# a line more\n")
+    result = directory / "newer.deb"
+    run("dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, result, environment=os.environ)
+    return result

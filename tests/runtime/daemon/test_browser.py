@@ -1,0 +1,234 @@
+"""Every action of the page in a real Chromium, against a real daemon with a broker, a clip and a fake model."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moedge_runtime.config import load_config
+from moedge_runtime.mqtt.address import BrokerAddress
+from PIL import Image
+from runtime.daemon.pages import TOKEN, Site, site
+from runtime.mqtt.listener import DEADLINE_S
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="the Debian packages chromium and chromium-driver are not installed"
+)
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,900",
+)
+
+
+class Browser:
+    """A Chromium that shows the page."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def at(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        WebDriverWait(self.driver, DEADLINE_S, poll_frequency=0.05).until(lambda driver: condition(), what)
+
+    def text(self, selector: str) -> str:
+        return str(self.at(selector).text)
+
+    def open(self, running: Site) -> None:
+        self.driver.get(f"http://127.0.0.1:{running.web}/")
+        self.wait(lambda: self.at("#login").is_displayed(), "the login")
+
+    def log_in(self, running: Site, token: str = TOKEN) -> None:
+        self.open(running)
+        self.at("#token").send_keys(token)
+        self.at("#login button").click()
+
+    def ready(self, running: Site) -> None:
+        self.log_in(running)
+        self.wait(
+            lambda: self.driver.execute_script("return document.getElementById('picture').naturalWidth > 0"), "it"
+        )
+
+    def click_corners(self, corners: list[tuple[float, float]]) -> None:
+        """Click into the picture at fractions of it, and on the first corner again."""
+        overlay = self.at("#overlay")
+        width, height = overlay.size["width"], overlay.size["height"]
+        for x, y in [*corners, corners[0]]:
+            action = ActionChains(self.driver, duration=0)
+            action.move_to_element_with_offset(overlay, (x - 0.5) * width, (y - 0.5) * height).click().perform()
+
+    def messages(self) -> list[str]:
+        """What the console has of errors, but for answers with a status that is one."""
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+            if "Failed to load resource" not in entry["message"] and "ERR_" not in entry["message"]
+        ]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerAddress]:
+    from runtime.mqtt.brokers import running_mosquitto
+
+    yield from running_mosquitto(tmp_path_factory.mktemp("mosquitto"))
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[Browser]:
+    chromium.delete_all_cookies()
+    shown = Browser(chromium)
+    shown.messages()
+    yield shown
+    assert shown.messages() == [], "no script failed and the content security policy was not touched"
+    chromium.get("about:blank")
+
+
+@contextmanager
+def shown(place: Path, bundle: Path, broker: BrokerAddress, browser: Browser, **options: bool) -> Iterator[Site]:
+    with site(place, bundle, broker.port, **options) as running:
+        browser.ready(running)
+        yield running
+
+
+def test_a_wrong_token_opens_nothing_the_right_one_does_and_log_out_closes_it(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    with site(place, bundle, broker.port) as running:
+        browser.log_in(running, "this is not the token")
+        browser.wait(lambda: "not the token" in browser.text("#login-error"), "the error")
+        assert not browser.at("#page").is_displayed()
+        browser.log_in(running)
+        browser.wait(lambda: browser.at("#page").is_displayed(), "the page")
+        cookie = browser.driver.get_cookie("moedge_session")
+        assert cookie is not None and cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+        assert browser.driver.execute_script("return document.cookie") == ""
+        browser.driver.refresh()
+        browser.wait(lambda: browser.at("#page").is_displayed(), "the page after it was loaded again")
+        browser.at("#logout").click()
+        browser.wait(lambda: browser.at("#login").is_displayed(), "the login")
+        browser.driver.refresh()
+        browser.wait(lambda: browser.at("#login").is_displayed(), "the login")
+
+
+def test_status_picture_zones_masks_and_answers_are_shown_and_nothing_is_loaded_from_elsewhere(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    with shown(place, bundle, broker, browser) as running:
+        browser.wait(lambda: "broker connected" in browser.text("#facts"), "the status")
+        assert browser.text("#device") == "d"
+        browser.wait(lambda: "panel: online" in browser.text("#cameras"), "the camera")
+        assert "frames:" in browser.text("#camera-facts")
+        browser.wait(lambda: "fake answer: frame" in browser.text("#answers"), "an answer")
+        assert browser.at("#overlay polygon.mask").get_attribute("points") == "0,0 0.5,0 0.5,0.5 0,0.5"
+        assert browser.at("#overlay polygon.zone").get_attribute("data-zone") == "dial"
+        assert browser.text("#frame .name") == "dial"
+        first = browser.at("#picture").get_attribute("src")
+        browser.wait(lambda: browser.at("#picture").get_attribute("src") != first, "a newer picture")
+        pixels = np.asarray(Image.open(io.BytesIO(browser.at("#picture").screenshot_as_png)).convert("L"))
+        assert pixels[20 : pixels.shape[0] // 2 - 20, 60 : pixels.shape[1] // 2 - 20].max() < 40, "masked"
+        names = browser.driver.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
+        assert names and all(name.startswith(f"http://127.0.0.1:{running.web}/") for name in names)
+
+
+def test_a_question_is_tried(place: Path, bundle: Path, broker: BrokerAddress, browser: Browser) -> None:
+    with shown(place, bundle, broker, browser) as running:
+        browser.at("#question").send_keys("What does <b>it</b> show?")
+        browser.at("#ask button").click()
+        browser.wait(lambda: "fake answer: frame" in browser.text("#reply"), "the answer")
+        assert "What does <b>it</b> show?" in {text for text, _ in running.answerer.asked}
+        browser.at("#question").clear()
+        browser.at("#question").send_keys("FAIL")
+        browser.at("#ask button").click()
+        browser.wait(lambda: "fake refuses" in browser.text("#reply"), "the error")
+
+
+def test_a_mask_is_drawn_copied_and_applied(place: Path, bundle: Path, broker: BrokerAddress, browser: Browser) -> None:
+    with shown(place, bundle, broker, browser) as running:
+        browser.at("#draw-mask").click()
+        browser.click_corners([(0.2, 0.2), (0.9, 0.25), (0.8, 0.9)])
+        text = browser.at("#yaml").get_property("value")
+        assert isinstance(text, str) and text.startswith("cameras:\n  panel:\n    masks: [[[0.")
+        browser.at("#copy").click()
+        browser.wait(lambda: browser.text("#draw-result") == "Copied.", "the copy")
+        browser.at("#apply").click()
+        browser.wait(lambda: browser.text("#draw-result") == "Applied.", "the change")
+        masks = load_config(running.path).cameras["panel"].masks
+        assert np.abs(np.array(masks[1]) - [(0.2, 0.2), (0.9, 0.25), (0.8, 0.9)]).max() < 0.01
+        browser.wait(
+            lambda: len(browser.driver.find_elements(By.CSS_SELECTOR, "#overlay polygon.mask")) == 2, "its outline"
+        )
+
+
+def test_a_zone_is_drawn_with_undo_and_named(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    with shown(place, bundle, broker, browser) as running:
+        browser.at("#draw-zone").click()
+        browser.click_corners([(0.6, 0.6), (0.9, 0.6), (0.9, 0.9)])
+        browser.at("#undo").click()
+        assert browser.at("#yaml").get_property("value") == "", "open again"
+        overlay = browser.at("#overlay")
+        ActionChains(browser.driver, duration=0).move_to_element_with_offset(
+            overlay, 0.1 * overlay.size["width"], 0.1 * overlay.size["height"]
+        ).click().perform()
+        assert not browser.at("#apply").is_enabled(), "it has no name"
+        browser.at("#zone-name").send_keys("door")
+        browser.at("#apply").click()
+        browser.wait(lambda: browser.text("#draw-result") == "Applied.", "the change")
+        assert set(load_config(running.path).cameras["panel"].zones) == {"dial", "door"}
+        browser.wait(
+            lambda: "door" in {label.text for label in browser.driver.find_elements(By.CSS_SELECTOR, "#frame .name")},
+            "it",
+        )
+
+
+def test_without_leave_a_polygon_can_be_copied_only(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    with shown(place, bundle, broker, browser, allow=False):
+        browser.at("#draw-mask").click()
+        browser.click_corners([(0.2, 0.2), (0.9, 0.25), (0.8, 0.9)])
+        assert browser.at("#copy").is_enabled()
+        assert not browser.at("#apply").is_enabled()
+        assert "allow_changes" in str(browser.at("#apply").get_attribute("title"))
+
+
+def test_the_page_says_so_when_the_device_is_away(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    with shown(place, bundle, broker, browser):
+        pass
+    browser.wait(lambda: "does not answer" in browser.text("#trouble"), "that it is away")

@@ -1,0 +1,142 @@
+"""What is announced to Home Assistant, by the rules of its documentation."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import pytest
+from moedge_runtime.mqtt.home_assistant import (
+    CAMERA_STATES,
+    MAX_STATE_CHARACTERS,
+    announcement,
+    discovery_topic,
+    watch_state,
+)
+from moedge_runtime.mqtt.payloads import CameraStatus, ErrorInfo, HomeAssistantDevice
+from moedge_runtime.mqtt.topics import Topics
+from runtime.mqtt.examples import ANSWER, EXAMPLES, FAILED
+from runtime.mqtt.home_assistant_rules import problems
+
+TOPICS = Topics("moedge", "panel-01")
+TOPIC = discovery_topic("homeassistant", "panel-01")
+ON_TOPIC = {
+    TOPICS.status: "status_online",
+    TOPICS.info: "info",
+    TOPICS.health: "health",
+    TOPICS.camera_status("panel"): "camera_status_online",
+    TOPICS.watch("panel", "level"): "watch_state",
+}
+
+
+def announced(cameras: dict[str, list[str]], before: HomeAssistantDevice | None = None) -> HomeAssistantDevice:
+    return announcement(TOPICS, version="1.0", model="m", cameras=cameras, before=before)
+
+
+def rendered(template: str, payload: bytes) -> str:
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(value_json=json.loads(payload))
+
+
+@pytest.mark.parametrize("cameras", [{"panel": ["level"]}, {}, {"a": [], "b-2": ["x", "y"], "c_3": ["z"]}])
+def test_the_announcement_keeps_the_rules(cameras: dict[str, list[str]]) -> None:
+    assert problems(TOPIC, json.loads(announced(cameras).encode())) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda payload: payload["device"].pop("identifiers"),
+        lambda payload: payload["components"]["uptime"].pop("unique_id"),
+        lambda payload: payload["components"]["uptime"].update(unit_of_measurement="km"),
+        lambda payload: payload["components"]["uptime"].update(retain=True),
+        lambda payload: payload["components"]["memory"].update(unique_id="moedge_panel-01_uptime"),
+        lambda payload: payload["components"]["snapshot_panel"].pop("image_topic"),
+        lambda payload: payload["components"]["snapshot_panel"].update(image_topic="a/+/b"),
+        lambda payload: payload["components"]["watch_level"].update(value_template="{{ value_json."),
+        lambda payload: payload["components"]["camera_panel"].pop("options"),
+        lambda payload: payload["components"].update({"a b": payload["components"]["uptime"]}),
+        lambda payload: payload.update(surprise=1),
+    ],
+)
+def test_the_rules_find_what_is_wrong(spoil: Callable[[dict[str, Any]], object]) -> None:
+    payload = copy.deepcopy(json.loads(announced({"panel": ["level"]}).encode()))
+    spoil(payload)
+    assert problems(TOPIC, payload)
+
+
+def test_every_template_gives_what_its_entity_expects_of_the_golden_payloads() -> None:
+    components = announced({"panel": ["level"]}).components
+    states = {
+        key: rendered(one["value_template"], EXAMPLES[ON_TOPIC[one["state_topic"]]].encode())
+        for key, one in components.items()
+        if "value_template" in one
+    }
+    assert states == {
+        "uptime": "300.0",
+        "memory": "6442450944",
+        "queued": "0",
+        "dropped": "0",
+        "clock": "OFF",
+        "spool": "OFF",
+        "update": "0.1.0",
+        "camera_panel": "online",
+        "watch_level": '{"reading":"42.5","red":false}',
+    }
+    attributes = rendered(components["watch_level"]["json_attributes_template"], EXAMPLES["watch_state"].encode())
+    assert json.loads(attributes)["captured_at"] == "2026-11-23T08:15:30.250Z"
+
+
+@pytest.mark.parametrize("state", CAMERA_STATES)
+def test_a_camera_without_pictures_makes_its_entities_unavailable(state: Any) -> None:
+    image = announced({"panel": []}).components["snapshot_panel"]
+    assert image["availability_mode"] == "all"
+    of_camera = next(one for one in image["availability"] if one["topic"] == TOPICS.camera_status("panel"))
+    available = rendered(of_camera["value_template"], CameraStatus(state=state).encode())
+    assert available == ("online" if state in ("online", "frozen", "black") else "offline")
+
+
+@pytest.mark.parametrize("state", ["online", "stopped", "offline"])
+def test_a_device_that_stopped_is_unavailable(state: str) -> None:
+    (of_device,) = announced({}).availability
+    expected = "online" if state == "online" else "offline"
+    assert rendered(of_device["value_template"], EXAMPLES[f"status_{state}"].encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("update", "state"),
+    [
+        ({"text": "short", "data": None}, "short"),
+        ({"text": "two\n lines\t", "data": None}, "two lines"),
+        ({"text": "ü" * 300, "data": None}, "ü" * 254 + "…"),
+        ({"text": "42", "data": 42}, "42"),
+        ({"text": '"yes"', "data": "yes"}, "yes"),
+    ],
+)
+def test_a_state_is_short_and_the_long_text_is_in_the_attributes(update: dict[str, Any], state: str) -> None:
+    answer = ANSWER.model_copy(update=update)
+    short = watch_state(answer)
+    assert short.state == state
+    assert len(short.state) <= MAX_STATE_CHARACTERS
+    assert short.answer.text == update["text"]
+
+
+def test_the_state_of_a_failed_answer_is_its_error() -> None:
+    assert watch_state(FAILED.model_copy(update={"error": ErrorInfo(key="a.b", message="No.")})).state == "error: a.b"
+
+
+def test_what_is_gone_is_named_once_more_by_its_platform_alone() -> None:
+    before = announced({"panel": ["level"], "gate": ["open"]})
+    removal = announced({"panel": []}, before)
+    assert problems(TOPIC, json.loads(removal.encode())) == []
+    gone = {key: one for key, one in removal.components.items() if set(one) == {"platform"}}
+    assert gone == {
+        "watch_level": {"platform": "sensor"},
+        "watch_open": {"platform": "sensor"},
+        "camera_gate": {"platform": "sensor"},
+        "snapshot_gate": {"platform": "image"},
+        "take_gate": {"platform": "button"},
+    }
