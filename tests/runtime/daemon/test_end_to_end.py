@@ -58,5 +58,6 @@ def test_a_bundle_answers_about_a_video_over_mqtt(place: Path, tiny: Path, broke
         assert item["finish_reason"] in ("stop", "length")
         assert 0 < item["tokens"]["image"] < item["tokens"]["prompt"]
         assert item["timing"]["total_s"] >= item["timing"]["prefill_s"] > 0
-        assert item["model"] == {"name": "checkpoint", "bundle": "tiny-int4", "precision": "int4"}
+        model = {"name": "checkpoint", "bundle": "tiny-int4", "version": None, "precision": "int4"}
+        assert item["model"] == model
     assert [list(item["data"]) for item in by_watch["json"]] == [["red"], ["red"]]

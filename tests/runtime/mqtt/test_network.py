@@ -19,7 +19,7 @@ from moedge_runtime.mqtt.client import MqttClient
 from moedge_runtime.mqtt.listening import wait_until_listening
 from moedge_runtime.mqtt.message import Message
 from moedge_runtime.mqtt.spool import Spool
-from runtime.mqtt.listener import Listener
+from runtime.mqtt.listener import DEADLINE_S, Listener
 from runtime.mqtt.test_client import PRESENCE, WatchedBackoff, wait_connected
 
 PORT = 18_830
@@ -154,6 +154,9 @@ def test_no_answer_is_lost_and_none_overtakes_another(
             done.wait(max(0.0, began_s + number * 0.03 - time.monotonic()))
         listener.message("d/answer", f"{ANSWERS - 1} ")
         worker.join()
+        deadline_s = time.monotonic() + DEADLINE_S
+        while client.backlog()[0] and time.monotonic() < deadline_s:
+            done.wait(0.1)
         heard = [payload.split() for payload in listener.on("d/answer")]
     client.close(20)
     numbers = [int(number) for number, _ in heard]

@@ -141,9 +141,9 @@ def test_every_response_forbids_foreign_and_inline_content(port: int) -> None:
 def test_bodies_and_headers_have_a_size(port: int) -> None:
     cookie = log_in(port)
     assert send(port, "POST", "/api/ask", {"question": "?" * MAX_BODY_BYTES}, Cookie=cookie).status == 413
-    assert exchange(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n").startswith(
-        b"HTTP/1.0 431"
-    )
+    answer = exchange(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n")
+    # What was not read makes the connection end with a reset, which may overtake the answer.
+    assert answer == b"" or answer.startswith(b"HTTP/1.0 431")
     assert send(port, "GET", "/").status == 200
 
 
