@@ -25,7 +25,7 @@ CHANGED_BY_DPKG = (
     "./run/",
     "./tmp/",
 )
-"""Not the package's own: records of dpkg and of tools that edit accounts, and what the next start of the system clears."""
+"""Not the package's own: records of dpkg and of tools that edit accounts, and what the next start clears."""
 
 
 @dataclass(frozen=True)
