@@ -15,8 +15,17 @@ mount --bind /dev "$0/dev"
 exec chroot "$@"
 """
 
-CHANGED_BY_DPKG = ("./var/lib/dpkg/", "./var/log/", "./var/cache/", "./etc/.pwd.lock", "./dev/", "./proc/")
-"""Not the package's own: records of dpkg and of tools that edit accounts."""
+CHANGED_BY_DPKG = (
+    "./var/lib/dpkg/",
+    "./var/log/",
+    "./var/cache/",
+    "./etc/.pwd.lock",
+    "./dev/",
+    "./proc/",
+    "./run/",
+    "./tmp/",
+)
+"""Not the package's own: records of dpkg and of tools that edit accounts, and what the next start clears."""
 
 
 @dataclass(frozen=True)
