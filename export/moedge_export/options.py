@@ -31,9 +31,9 @@ DEFAULT_PARTS: dict[PrecisionName, dict[Part, PrecisionName]] = {
 }
 
 DENSE_BLOCK_SIZES_INT8: dict[Part, BlockSize] = {"attention": 64, "head": 128, "vision": 128}
-"""Of 8-bit weights that ONNX Runtime multiplies, with a float32 scale a block. At 128 it multiplies 220 tokens 1.4
-times and one token 1.2 times as fast as at 32, at 64 both 1.12 times. The attention stays at 64, where a token's bits
-do not depend on how many are computed with it, as a prefix that is used again needs (onnxruntime 1.32, AVX-512 VNNI,
+"""Of 8-bit weights in graphs, with a float32 scale a block. ONNX Runtime multiplies 220 tokens 1.4 times and one token
+1.2 times as fast at 128 as at 32, both 1.12 times at 64. The attention stays at 64, where a token's bits do not depend
+in ONNX Runtime on how many are computed with it, as a prefix that is used again needs (onnxruntime 1.32, AVX-512 VNNI,
 2026-11-26; head and vision always see one token and one picture). What it does to answers: docs/quality.md."""
 
 ACCURACY_LEVELS: dict[Activations, int] = {"fp32": 0, "int8": 4}
