@@ -51,7 +51,7 @@ class PassesWanted:
     """`count` passes of `tokens` tokens each, one after the other.
 
     Attributes:
-        guess: Whether each layer is told what the next one will probably need, as a decode's graphs do.
+        guess: Whether each layer is told what the next two will probably need, as a decode's layers do.
     """
 
     tokens: int
@@ -111,7 +111,7 @@ class Measured:
         seconds = 0.0
         for _ in range(wanted.count):
             logits = self._router.logits(wanted.tokens)
-            guesses = [*self._router.guess(logits)[1:], None] if wanted.guess else [None] * self._layers
+            guesses = self._router.guesses(logits) if wanted.guess else [None] * self._layers
             start = perf_counter()
             for layer in range(self._layers):
                 self._core.compute(layer, hidden, logits[layer], guesses[layer])

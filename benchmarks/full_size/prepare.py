@@ -28,6 +28,7 @@ from moedge_export.part import PartBuilder
 from moedge_export.pipeline import export_bundle
 from moedge_export.quantizer import Quantizer
 from moedge_export.tasks import architecture_of
+from moedge_export.weights import weight_places
 from moedge_runtime.bundle import Bundle, BundleWriter
 from moedge_runtime.bundle.manifest import FileEntry
 from moedge_runtime.bundle.verify import sha256_of
@@ -170,6 +171,7 @@ def derive(
                     "quality": dict(manifest.quality) | quality,
                     "parts": {name: part for name, part in manifest.parts.items() if name not in new_parts},
                     "files": files,
+                    "weights": weight_places(writer.path, [*graphs.layers, graphs.head]),
                 }
             )
         )

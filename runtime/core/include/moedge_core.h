@@ -15,7 +15,9 @@
 extern "C" {
 #endif
 
-#define MOEDGE_CORE_ABI 4
+#define MOEDGE_CORE_ABI 5
+/* Layers that a token may be told of before it reaches them. */
+#define MOEDGE_LAYERS_AHEAD 2
 
 typedef struct moedge_core moedge_core;
 typedef struct moedge_dense moedge_dense;
@@ -154,7 +156,8 @@ typedef struct {
   float* residual;           /* [tokens, hidden_size]: after attention, or after the MLP of a layer without experts */
   float* moe_input;          /* [tokens, hidden_size]: the residual after its norm; if the layer has experts */
   float* router_logits;      /* [tokens, experts]; if the layer has experts */
-  float* next_router_logits; /* [experts], or NULL: of the next layer's router on the last token's residual */
+  float* next_router_logits; /* [MOEDGE_LAYERS_AHEAD, experts], or NULL: of the next layers' routers on the last token's
+                                residual, as far as they and this layer have experts; the other rows are left alone */
 } moedge_dense_call;
 
 /* Open a core: allocates the budget's address space, starts readers and compute threads; reads nothing yet. */
@@ -170,13 +173,14 @@ void moedge_core_close(moedge_core* core);
  *   tokens         1 to max_tokens
  *   moe_input      float [tokens, hidden_size]
  *   router_logits  float [tokens, experts]
- *   next_router_logits   float [experts] or NULL: a guess of the next layer's logits, for one token only. What it
- *                        chooses is read while the flash is idle, until the next call. It never changes a result.
- *   result         float [tokens, hidden_size], overwritten; undefined after an error
- * Blocks. After an error the core can be called again. */
+ *   next_router_logits   float [layers_ahead, experts] or NULL: a guess of the logits of the layers that follow, for
+ * one token only. What it chooses is read while the flash is idle, until the next call, the next layer's first. It
+ * never changes a result. layers_ahead         0 to MOEDGE_LAYERS_AHEAD; those that do not exist are left alone result
+ * float [tokens, hidden_size], overwritten; undefined after an error Blocks. After an error the core can be called
+ * again. */
 moedge_status moedge_core_compute(moedge_core* core, uint32_t layer, uint32_t tokens, const float* moe_input,
-                                  const float* router_logits, const float* next_router_logits, float* result,
-                                  moedge_error* error);
+                                  const float* router_logits, const float* next_router_logits, uint32_t layers_ahead,
+                                  float* result, moedge_error* error);
 
 /* Keep exactly these experts in memory from the time they are first read; replaces the last set.
  *   keys           [count] of layer * experts + expert; the most important first: what does not fit is left out */

@@ -84,9 +84,11 @@ MOEDGE_EXPORT void moedge_core_close(moedge_core* core) { delete core; }
 
 MOEDGE_EXPORT moedge_status moedge_core_compute(moedge_core* core, uint32_t layer, uint32_t tokens,
                                                 const float* moe_input, const float* router_logits,
-                                                const float* next_router_logits, float* result, moedge_error* error) {
-  return guarded(error,
-                 [&] { core->core.compute(layer, tokens, moe_input, router_logits, next_router_logits, result); });
+                                                const float* next_router_logits, uint32_t layers_ahead, float* result,
+                                                moedge_error* error) {
+  return guarded(error, [&] {
+    core->core.compute(layer, tokens, moe_input, router_logits, next_router_logits, layers_ahead, result);
+  });
 }
 
 MOEDGE_EXPORT moedge_status moedge_core_pin(moedge_core* core, const uint32_t* keys, uint32_t count,

@@ -54,10 +54,12 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
       pool_(std::make_shared<ThreadPool>(options.threads)) {
   routing_.reserve(options.max_tokens, experts_, options.top_k);
   next_routing_.reserve(1, experts_, options.top_k);
+  expected_.reserve(uint64_t{MOEDGE_LAYERS_AHEAD} * options.top_k);
   inputs_.resize(buffer_bytes_.inputs);
   activated_.resize(buffer_bytes_.activated);
   kept_.resize(buffer_bytes_.kept / sizeof(float));
   chosen_experts_.reserve(experts_);
+  chosen_by_.reserve(experts_);
   jobs_ = std::make_unique<Job[]>(experts_);
   counts_ = std::make_unique<std::atomic<uint64_t>[]>(uint64_t{layers_} * experts_);
   budget_bytes_ = bytes_in_force(options.budget_bytes, pager_.counts());
@@ -111,7 +113,7 @@ void Core::set_counts(const uint64_t* counts) {
 // --- a call ----------------------------------------------------------------------------------------------------------
 
 void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const float* logits, const float* next_logits,
-                   float* result) {
+                   uint32_t layers_ahead, float* result) {
   const auto start = Clock::now();
   if (layer >= layers_) {
     throw CoreError(MOEDGE_BAD_INPUT, "layer " + grouped(layer) + " does not exist; there are " + grouped(layers_));
@@ -136,6 +138,7 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
     if (!finite) throw CoreError(MOEDGE_BAD_INPUT, "an activation is not finite");
   }
   chosen_experts_.clear();
+  chosen_by_.clear();
   for (uint32_t expert = 0; expert < experts_; ++expert) {
     const uint32_t first = routing_.first[expert];
     const uint32_t count = routing_.first[expert + 1] - first;
@@ -146,6 +149,7 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
     job.count = count;
     job.fc1_next = job.fc1_done = job.fc2_next = job.fc2_done = 0;
     chosen_experts_.push_back(expert);
+    chosen_by_.push_back(count);
   }
   job_count_ = static_cast<uint32_t>(chosen_experts_.size());
   tokens_ = tokens;
@@ -159,8 +163,9 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
   caller_ = std::this_thread::get_id();
   std::fill(result, result + size_t{tokens} * layout_.hidden, 0.0F);
   const bool dense = !keep_ && uint64_t{tokens} * options_.top_k >= experts_;
-  const auto next = keep_ && tokens == 1 ? expected(next_logits) : std::span<const uint32_t>();
-  pager_.begin_call(layer, chosen_experts_, keep_, dense, next);
+  expected_.clear();
+  if (keep_ && tokens == 1 && next_logits != nullptr) expect(layer, next_logits, layers_ahead);
+  pager_.begin_call(layer, chosen_experts_, chosen_by_, keep_, dense, expected_);
   pool_->run([this] { work(); });
   pager_.end_call(failed_);
   if (failed_) throw *error_;
@@ -172,10 +177,14 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
   compute_ns_.fetch_add(static_cast<uint64_t>(ns_since(start) - waited_ns_), std::memory_order_relaxed);
 }
 
-// The experts that a guess of the next layer's logits chooses, the largest first; none if it is not finite.
-std::span<const uint32_t> Core::expected(const float* next_logits) {
-  if (next_logits == nullptr || !route(next_logits, 1, experts_, options_.top_k, next_routing_)) return {};
-  return next_routing_.chosen;
+// Keys of the experts that guesses of the next layers' logits choose: the next layer's first, of a layer the largest
+// logits first. What is not finite is no guess.
+void Core::expect(uint32_t layer, const float* next_logits, uint32_t layers_ahead) {
+  const uint32_t end = std::min({layers_, layer + 1 + layers_ahead, layer + 1 + MOEDGE_LAYERS_AHEAD});
+  for (uint32_t next = layer + 1; next < end; ++next, next_logits += experts_) {
+    if (!route(next_logits, 1, experts_, options_.top_k, next_routing_)) return;
+    for (const uint32_t expert : next_routing_.chosen) expected_.push_back(next * experts_ + expert);
+  }
 }
 
 // Each thread of a call: does tasks until all jobs are finished.

@@ -37,7 +37,7 @@ class Core {
 
   // See moedge_core_compute; throws CoreError.
   void compute(uint32_t layer, uint32_t tokens, const float* input, const float* logits, const float* next_logits,
-               float* result);
+               uint32_t layers_ahead, float* result);
   void pin(std::span<const uint32_t> keys);
   void set_budget(uint64_t budget_bytes);
   void set_counts(const uint64_t* counts);
@@ -74,7 +74,7 @@ class Core {
   SlotCounts slots_for(uint64_t budget_bytes) const;
   uint64_t bytes_in_force(uint64_t budget_bytes, SlotCounts counts) const;
   void work();
-  std::span<const uint32_t> expected(const float* next_logits);
+  void expect(uint32_t layer, const float* next_logits, uint32_t layers_ahead);
   uint32_t first_open_job() const;
   std::optional<uint32_t> unread_job() const;
   bool step();
@@ -109,11 +109,13 @@ class Core {
 
   // Buffers, for max_tokens.
   Routing routing_;
-  Routing next_routing_;            // of one token, in the layer that follows
+  Routing next_routing_;            // of one token, in a layer that follows
+  std::vector<uint32_t> expected_;  // keys of the layers that follow
   std::vector<uint8_t> inputs_;     // activation rows of the tokens
   std::vector<uint8_t> activated_;  // of the experts: by window place and row, or by row of the routing
   std::vector<float> kept_;         // results of a call that keeps, [rows of the routing, hidden]
   std::vector<uint32_t> chosen_experts_;
+  std::vector<uint32_t> chosen_by_;  // how many tokens
   std::unique_ptr<Job[]> jobs_;
   std::unique_ptr<std::atomic<uint64_t>[]> counts_;  // [layers * experts]
 

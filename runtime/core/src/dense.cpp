@@ -73,7 +73,7 @@ Dense::Buffers Dense::place_buffers(const DenseShape& shape, uint32_t max_tokens
   };
   const uint64_t tokens = max_tokens;
   buffers.rows = place(tokens * row);
-  buffers.last_row = place(row);
+  buffers.guess_rows = place(MOEDGE_LAYERS_AHEAD * row);
   buffers.projected = place(tokens * shape.projected() * sizeof(float));
   buffers.activated = place(tokens * shape.intermediate * sizeof(float));
   buffers.queries = place(uint64_t{shape.kv_heads} * shape.head_dim * one * sizeof(float));
@@ -193,7 +193,11 @@ void Dense::check(const moedge_dense_call& call) const {
   if (call.layer >= shape_.layers()) {
     throw bad_input("layer " + grouped(call.layer) + " does not exist; there are " + grouped(shape_.layers()));
   }
-  if (!loaded_[call.layer]) throw bad_input("layer " + grouped(call.layer) + " has no weights yet");
+  // The router of the layer after the next one is among the next one's weights.
+  const uint32_t foreseen = call.next_router_logits != nullptr ? shape_.foreseen(call.layer) : 0;
+  for (uint32_t layer = call.layer; layer < call.layer + std::max(1U, foreseen); ++layer) {
+    if (!loaded_[layer]) throw bad_input("layer " + grouped(layer) + " has no weights yet");
+  }
   if (call.tokens < 1 || call.tokens > max_tokens_) {
     throw bad_input(grouped(call.tokens) + " tokens in one call; 1 to " + grouped(max_tokens_) + " are possible");
   }
@@ -207,6 +211,7 @@ void Dense::run_layer(const moedge_dense_call& call) {
   check(call);
   call_ = call;
   layer_ = &layout_.layers[call.layer];
+  foreseen_ = call.next_router_logits != nullptr ? shape_.foreseen(call.layer) : 0;
   finite_.store(true, std::memory_order_relaxed);
   tokens_of_block_ = tokens_of_block(shape_.group(), kQueriesOfTask);
   const bool floats = shape_.quantization.bits == 32;
@@ -226,9 +231,8 @@ void Dense::run_layer(const moedge_dense_call& call) {
   counts[kOutput] = tasks_of(layer_->output, kWeightsOfTask);
   counts[kNormResidual] = groups;
   if (experts) {
-    const bool guess = shape_.guesses(call.layer) && call.next_router_logits != nullptr;
-    counts[kRoute] =
-        tasks_of(layer_->router, kWeightsOfTask) + (guess ? tasks_of(layer_->next_router, kWeightsOfTask) : 0);
+    counts[kRoute] = tasks_of(layer_->router, kWeightsOfTask);
+    if (foreseen_ > 0) counts[kRoute] += foreseen_ * tasks_of(layer_->next_router, kWeightsOfTask);
   } else {
     counts[kRoute] = tasks_of(layer_->gate_up, kWeightsOfTask);
     counts[kQuantizeActivated] = floats ? 0 : groups;
@@ -242,7 +246,7 @@ void Dense::run_head(const float* hidden, float* logits) {
   if (!loaded_[shape_.layers()]) throw bad_input("the head has no weights yet");
   finite_.store(true, std::memory_order_relaxed);
   const Quantization& quantization = shape_.head_quantization;
-  uint8_t* row = memory_.data() + buffers_.last_row;
+  uint8_t* row = memory_.data() + buffers_.guess_rows;
   const std::array<uint32_t, 2> counts{1, tasks_of(layout_.head, kWeightsOfTask)};
   phases_.run(counts, [&](uint32_t phase, uint32_t task, uint32_t thread) {
     if (phase == 0) {
@@ -534,14 +538,19 @@ void Dense::norm_residual(uint32_t token, float* normed) {
     return;
   }
   dense_.rms_norm(residual, weight, shape_.hidden, epsilon_, call_.moe_input + size_t{token} * shape_.hidden);
-  if (shape_.guesses(call_.layer) && call_.next_router_logits != nullptr && token + 1 == call_.tokens) {
-    const auto* next = reinterpret_cast<const float*>(weights_.data() + layer_->next_norm);
+  if (token + 1 < call_.tokens) return;
+  for (uint32_t ahead = 0; ahead < foreseen_; ++ahead) {
+    const auto* next = reinterpret_cast<const float*>(weights_.data() + layer_[ahead].next_norm);
     dense_.rms_norm(residual, next, shape_.hidden, epsilon_, normed);
-    quantize(normed, shape_.hidden, quantization, memory_.data() + buffers_.last_row);
+    quantize(normed, shape_.hidden, quantization, guess_row(ahead));
   }
 }
 
-// Tiles of the router, then those of the guess.
+uint8_t* Dense::guess_row(uint32_t ahead) {
+  return memory_.data() + buffers_.guess_rows + ahead * activation_row_bytes(shape_.hidden, shape_.quantization);
+}
+
+// Tiles of the router, then those of each guess.
 void Dense::route(uint32_t task) {
   const uint32_t of_router = tasks_of(layer_->router, kWeightsOfTask);
   const auto into = [&](float* logits) {
@@ -556,9 +565,11 @@ void Dense::route(uint32_t task) {
     };
     multiply(weights_.data(), layer_->router, kFloats, call_.tokens, task, row, into(call_.router_logits));
   } else {
-    const auto row = [&](uint32_t) -> const uint8_t* { return memory_.data() + buffers_.last_row; };
-    multiply(weights_.data(), layer_->next_router, shape_.quantization, 1, task - of_router, row,
-             into(call_.next_router_logits));
+    const uint32_t of_guess = tasks_of(layer_->next_router, kWeightsOfTask);
+    const uint32_t ahead = (task - of_router) / of_guess;
+    const auto row = [&](uint32_t) -> const uint8_t* { return guess_row(ahead); };
+    multiply(weights_.data(), layer_[ahead].next_router, shape_.quantization, 1, (task - of_router) % of_guess, row,
+             into(call_.next_router_logits + size_t{ahead} * shape_.experts));
   }
 }
 

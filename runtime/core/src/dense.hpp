@@ -61,13 +61,13 @@ class Dense {
 
   // Where in the slab of the buffers each lies, bytes.
   struct Buffers {
-    uint64_t rows = 0;       // activation rows of the tokens, of whichever product is next
-    uint64_t last_row = 0;   // activation row of the last token for the guess
-    uint64_t projected = 0;  // float [tokens, projected]; attention puts its result where the queries were
-    uint64_t activated = 0;  // float [tokens, intermediate]
-    uint64_t queries = 0;    // of one token: float [kv_heads, head_dim, lanes]
-    uint64_t chunks = 0;     // of one token: what each chunk of each KV head gave
-    uint64_t scratch = 0;    // of each thread
+    uint64_t rows = 0;        // activation rows of the tokens, of whichever product is next
+    uint64_t guess_rows = 0;  // activation rows of the last token, one for each guess
+    uint64_t projected = 0;   // float [tokens, projected]; attention puts its result where the queries were
+    uint64_t activated = 0;   // float [tokens, intermediate]
+    uint64_t queries = 0;     // of one token: float [kv_heads, head_dim, lanes]
+    uint64_t chunks = 0;      // of one token: what each chunk of each KV head gave
+    uint64_t scratch = 0;     // of each thread
     uint64_t scratch_bytes = 0;
     uint64_t end = 0;
   };
@@ -97,6 +97,7 @@ class Dense {
   void attend_tokens(uint32_t task, uint32_t thread);
   void merge_chunks(uint32_t kv_head, uint32_t thread);
   void norm_residual(uint32_t token, float* normed);
+  uint8_t* guess_row(uint32_t ahead);
   void route(uint32_t task);
   void gate_and_up(uint32_t task);
   template <class Row, class Use>
@@ -120,6 +121,7 @@ class Dense {
   // The call under way.
   moedge_dense_call call_{};
   const DenseLayerLayout* layer_ = nullptr;
+  uint32_t foreseen_ = 0;         // layers whose routers the last token is shown
   uint32_t tokens_of_block_ = 1;  // of a task that computes attention of several tokens
   uint32_t chunks_of_task_ = 1;   // of one that computes it of one token
   std::atomic<bool> finite_{true};

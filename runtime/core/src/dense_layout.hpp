@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "layout.hpp"
+#include "moedge_core.h"
 
 namespace moedge {
 
@@ -25,8 +26,15 @@ struct DenseShape {
   uint32_t group() const { return heads / kv_heads; }
   uint32_t mixed() const { return heads * head_dim; }                       // inputs of the output product
   uint32_t projected() const { return (heads + 2 * kv_heads) * head_dim; }  // queries, keys, values
-  // The layer also guesses what the router of the next one would say.
+  // The layer has the next one's router, to guess what that would say.
   bool guesses(uint32_t layer) const { return layer + 1 < layers() && has_experts[layer] && has_experts[layer + 1]; }
+  // Layers that follow and whose routers a token may be shown, up to MOEDGE_LAYERS_AHEAD: that of one is in the layer
+  // before it.
+  uint32_t foreseen(uint32_t layer) const {
+    uint32_t count = 0;
+    while (count < MOEDGE_LAYERS_AHEAD && guesses(layer + count)) ++count;
+    return count;
+  }
 };
 
 // Float32, and matrices in tiles; offsets in bytes from where the layer begins.
@@ -42,7 +50,7 @@ struct DenseLayerLayout {
   MatrixLayout qkv;
   MatrixLayout output;
   MatrixLayout router;       // float32
-  MatrixLayout next_router;  // if the layer guesses
+  MatrixLayout next_router;  // of the next layer, if both have experts
   MatrixLayout gate_up;      // a tile is sixteen gates and the sixteen ups that belong to them
   MatrixLayout down;
 };

@@ -21,9 +21,10 @@ Heat::Heat(uint32_t layers, uint32_t experts)
 // In half-lives.
 double Heat::now() const { return static_cast<double>(calls_) / (kHalfLifePasses * layers_); }
 
-void Heat::use(uint32_t key) {
+void Heat::use(uint32_t key, double uses) {
   const double before = heat_[key];
-  heat_[key] = std::max(before, now()) + std::log2(1 + std::exp2(-std::abs(now() - before)));
+  const double added = now() + std::log2(uses);
+  heat_[key] = std::max(before, added) + std::log2(1 + std::exp2(-std::abs(added - before)));
 }
 
 void Heat::start_from(std::span<const uint64_t> counts, uint32_t top_k) {

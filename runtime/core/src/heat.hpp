@@ -14,8 +14,8 @@ class Heat {
   // A call begins: time goes on.
   void tick() { ++calls_; }
 
-  // The record is used by this call.
-  void use(uint32_t key);
+  // The record is used by this call, by `uses` tokens.
+  void use(uint32_t key, double uses);
 
   // Forgets all uses. Every record gets the heat of one that has been used for ever as often as `counts` says, the
   // tokens that chose it among those that each chose `top_k` of its layer; 0 is never.

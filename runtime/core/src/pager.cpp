@@ -11,6 +11,14 @@ namespace {
 // Places of the ring that reading ahead leaves free for the experts that the next layer turns out to need first.
 constexpr size_t kRingReserve = 2;
 
+// What a token of a prompt counts for beside a decoded one: a prompt says what is popular, an answer what is needed
+// next (benchmarks/expert_core/policies.py).
+constexpr double kUseOfPromptToken = 0.125;
+
+// In half-lives of heat: by so much a record has to be colder for a prefill to give its place to another. More than what
+// the layers of one pass differ by in age, and two experts by chance.
+constexpr double kColder = 0.125;
+
 // Reads of a look ahead at once: enough to keep the flash busy, few enough to be out of the way of the next call.
 constexpr size_t kLookaheadReads = 2;
 
@@ -135,9 +143,9 @@ void Pager::move(uint32_t from, uint32_t to) {
   slots_[from].state = SlotState::kEmpty;
 }
 
+// A record that may stay, if there is a place for it.
 void Pager::move_out_of_ring(uint32_t slot) {
-  int32_t place = take_free_place();
-  if (place < 0) place = evict();
+  const int32_t place = take_place_that_stays(slots_[slot].key);
   if (place >= 0) move(slot, static_cast<uint32_t>(place));
 }
 
@@ -206,8 +214,8 @@ bool Pager::can_keep(uint32_t jobs) const {
   return jobs + pinned_keys_ <= counts_.dynamic;
 }
 
-void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense,
-                       std::span<const uint32_t> expected) {
+void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, std::span<const uint32_t> tokens, bool keep,
+                       bool dense, std::span<const uint32_t> expected) {
   const std::lock_guard lock(mutex_);
   stop_preload();
   forget_expected();
@@ -225,7 +233,7 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool k
     const uint32_t key = layer * file_.experts + experts[job];
     jobs_.push_back(key);
     if (dense) ++dense_needed_[key];
-    heat_.use(key);
+    heat_.use(key, keep ? 1 : tokens[job] * kUseOfPromptToken);
     int32_t slot = slot_of_[key];
     if (slot >= 0 && slots_[slot].state == SlotState::kFailed) {
       drop(static_cast<uint32_t>(slot));
@@ -256,15 +264,17 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, bool k
       if (!slots_[queue_[at]].in_use) drop(queue_[at]);
     }
   }
+  if (!keep) find_colder();
+  if (keep && prefetch_) expect(expected);  // first, so that what came for a later call is not given up for this one
   refill();
-  if (keep && prefetch_ && layer + 1 < file_.layers) expect(expected);
+  look_ahead();
 }
 
 void Pager::refill() {
   while (next_missing_ < missing_.size()) {
     const uint32_t job = missing_[next_missing_];
     const uint32_t key = jobs_[job];
-    const int32_t slot = take_place(pinned_[key] != 0);
+    const int32_t slot = take_place(key);
     if (slot < 0) return;
     ++next_missing_;
     slots_[slot].in_use = true;
@@ -274,15 +284,21 @@ void Pager::refill() {
   if (dense_ && prefetch_ && layer_ + 1 < file_.layers) read_ahead(layer_ + 1, Reason::kPrefetch);
 }
 
-// A free place for a missing record, or −1.
-int32_t Pager::take_place(bool pinned_key) {
-  int32_t place = take_free_place();
-  if (place < 0 && (keep_ || pinned_key)) place = evict();
+// A place for a missing record, or −1.
+int32_t Pager::take_place(uint32_t key) {
+  const int32_t place = take_place_that_stays(key);
   if (place >= 0) return place;
   if (free_ring_.empty()) return -1;
   const uint32_t slot = free_ring_.back();
   free_ring_.pop_back();
   return static_cast<int32_t>(slot);
+}
+
+// One among those that stay, or −1.
+int32_t Pager::take_place_that_stays(uint32_t key) {
+  const int32_t place = take_free_place();
+  if (place >= 0) return place;
+  return keep_ || pinned_[key] ? evict() : evict_colder(key);
 }
 
 // A free place among those that stay, or −1.
@@ -298,18 +314,54 @@ int32_t Pager::evict() {
   int32_t coldest = -1;
   for (uint32_t slot = kMaxRing; slot < kMaxRing + counts_.dynamic; ++slot) {
     const Slot& candidate = slots_[slot];
-    const SlotState state = candidate.state.load(std::memory_order_relaxed);
-    if (candidate.in_use || candidate.expected) continue;
-    if (state != SlotState::kReady && state != SlotState::kFailed) continue;
-    if (pinned_[candidate.key] && state == SlotState::kReady) continue;
-    if (candidate.reason == Reason::kPrefetch && !keep_) continue;  // for the next call of this prefill
+    if (!may_be_evicted(candidate)) continue;
     if (coldest < 0 || heat_.of(candidate.key) < heat_.of(slots_[coldest].key)) coldest = static_cast<int32_t>(slot);
   }
-  if (coldest < 0) return -1;
-  if (slots_[coldest].reason == Reason::kPrefetch) count(statistics_.prefetch_unused);
-  clear(static_cast<uint32_t>(coldest));
-  count(statistics_.evictions);
+  if (coldest >= 0) empty(static_cast<uint32_t>(coldest));
   return coldest;
+}
+
+bool Pager::may_be_evicted(const Slot& slot) const {
+  const SlotState state = slot.state.load(std::memory_order_relaxed);
+  if (slot.in_use || slot.expected) return false;
+  if (state != SlotState::kReady && state != SlotState::kFailed) return false;
+  if (pinned_[slot.key] && state == SlotState::kReady) return false;
+  return slot.reason != Reason::kPrefetch || keep_;  // else for the next call of this prefill
+}
+
+// Once for a call, since there are thousands of places and a prefill asks for hundreds.
+void Pager::find_colder() {
+  colder_.clear();
+  if (!free_dynamic_.empty()) return;
+  const uint32_t end = (layer_ + 1) * file_.experts;  // what is behind it will be needed by this very prefill
+  for (uint32_t slot = kMaxRing; slot < kMaxRing + counts_.dynamic; ++slot) {
+    if (slots_[slot].key < end && may_be_evicted(slots_[slot])) colder_.push_back(slot);
+  }
+  std::sort(colder_.begin(), colder_.end(), [this](uint32_t a, uint32_t b) {
+    const double heat_a = heat_.of(slots_[a].key), heat_b = heat_.of(slots_[b].key);
+    return heat_a != heat_b ? heat_a > heat_b : a > b;
+  });
+}
+
+// Frees the place whose record is used least, if that is clearly less than `key` is.
+int32_t Pager::evict_colder(uint32_t key) {
+  while (!colder_.empty()) {
+    const uint32_t slot = colder_.back();
+    const bool still = slots_[slot].key < (layer_ + 1) * file_.experts && may_be_evicted(slots_[slot]);
+    if (still && heat_.of(slots_[slot].key) + kColder > heat_.of(key)) return -1;
+    colder_.pop_back();
+    if (!still) continue;
+    empty(slot);
+    return static_cast<int32_t>(slot);
+  }
+  return -1;
+}
+
+// Gives up what a place holds, for another record.
+void Pager::empty(uint32_t slot) {
+  if (slots_[slot].reason == Reason::kPrefetch) count(statistics_.prefetch_unused);
+  clear(slot);
+  count(statistics_.evictions);
 }
 
 // Begins with the first of the layer's records that at least half of its prefills needed.
@@ -327,16 +379,14 @@ void Pager::read_ahead(uint32_t layer, Reason reason) {
   }
 }
 
-// Begins to read what is missing of these experts of the next layer, and keeps the others, if the call under way and
-// the next one have room for both.
-void Pager::expect(std::span<const uint32_t> experts) {
-  if (jobs_.size() + experts.size() + pinned_keys_ > counts_.dynamic) return;
-  for (const uint32_t expert : experts) {
-    const uint32_t key = (layer_ + 1) * file_.experts + expert;
+// Keeps what is there of these keys and lets the rest be read: as many as there is room for beside the call under way.
+void Pager::expect(std::span<const uint32_t> keys) {
+  const size_t taken = jobs_.size() + pinned_keys_;
+  const size_t room = counts_.dynamic > taken ? counts_.dynamic - taken : 0;
+  for (const uint32_t key : keys.first(std::min(keys.size(), room))) {
     expected_.push_back(key);
     if (slot_of_[key] >= 0) slots_[slot_of_[key]].expected = true;
   }
-  look_ahead();
 }
 
 void Pager::look_ahead() {
@@ -391,7 +441,7 @@ void Pager::release(uint32_t job) {
   slots_[slot].in_use = false;
   if (is_ring(slot)) {
     // It came by reading ahead, or when all other places were in use.
-    if (pinned_[slots_[slot].key]) move_out_of_ring(slot);
+    move_out_of_ring(slot);
     drop(slot);
     refill();
   }

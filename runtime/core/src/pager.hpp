@@ -57,14 +57,15 @@ class Pager {
   // or set_slots ends it; reads that readers have begun by then go on.
   void preload();
 
-  // Starts a call that needs `experts` (ascending) of `layer`; job i is experts[i].
-  //   keep      load what is missing into places that stay (a decode); else what finds no free place goes through the
-  //             ring in the order of the jobs, and must be released in that order (a prefill)
+  // Starts a call that needs `experts` (ascending) of `layer`; job i is experts[i], chosen by tokens[i] tokens.
+  //   keep      load what is missing into places that stay (a decode); else what finds no place, free or of a record
+  //             that is used less and whose layer is through, goes through the ring in the order of the jobs, and must
+  //             be released in that order (a prefill)
   //   dense     most experts of the next layer will be needed as well: read ahead into it
-  //   expected  of a call that keeps: experts of the next layer, those that are most probably needed first. What is
-  //             missing is read when no read of a call is waited for, until the next call begins.
-  void begin_call(uint32_t layer, std::span<const uint32_t> experts, bool keep, bool dense,
-                  std::span<const uint32_t> expected = {});
+  //   expected  of a call that keeps: keys of the layers that follow, those that are needed first and most probably
+  //             first. What is missing is read when no read of a call is waited for, until the next call begins.
+  void begin_call(uint32_t layer, std::span<const uint32_t> experts, std::span<const uint32_t> tokens, bool keep,
+                  bool dense, std::span<const uint32_t> expected = {});
 
   // Whether a call of `jobs` experts can keep all of them.
   bool can_keep(uint32_t jobs) const;
@@ -119,13 +120,18 @@ class Pager {
   void continue_preload();
   void stop_preload();
   void read_ahead(uint32_t layer, Reason reason);
-  void expect(std::span<const uint32_t> experts);
+  void expect(std::span<const uint32_t> keys);
   void look_ahead();
   bool call_waits() const;
   void forget_expected();
-  int32_t take_place(bool pinned_key);
+  int32_t take_place(uint32_t key);
+  int32_t take_place_that_stays(uint32_t key);
   int32_t take_free_place();
   int32_t evict();
+  bool may_be_evicted(const Slot& slot) const;
+  void find_colder();
+  int32_t evict_colder(uint32_t key);
+  void empty(uint32_t slot);
   void start_read(uint32_t slot, uint32_t key, Reason reason);
   void clear(uint32_t slot);
   void free(uint32_t slot);
@@ -167,7 +173,7 @@ class Pager {
   bool preloading_ = false;
   std::vector<uint32_t> preload_;
   size_t next_preload_ = 0;
-  // Keys that the next call will probably need, the most probable first.
+  // Keys that the next calls will probably need, in the order in which they are read.
   std::vector<uint32_t> expected_;
   size_t next_expected_ = 0;
 
@@ -179,6 +185,7 @@ class Pager {
   std::vector<uint32_t> jobs_;     // keys
   std::vector<uint32_t> missing_;  // jobs without a slot, in order
   size_t next_missing_ = 0;
+  std::vector<uint32_t> colder_;  // of a prefill: places whose records may go, those with the least heat last
   std::unique_ptr<std::atomic<int32_t>[]> job_slot_;
 
   std::atomic<int64_t> last_progress_ns_{0};

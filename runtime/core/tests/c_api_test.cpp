@@ -45,7 +45,7 @@ class CApi : public testing::Test {
 
   moedge_status compute(const Call& call) {
     result_.assign(call.input.size(), -7);
-    return moedge_core_compute(core_, call.layer, call.tokens, call.input.data(), call.logits.data(), nullptr,
+    return moedge_core_compute(core_, call.layer, call.tokens, call.input.data(), call.logits.data(), nullptr, 0,
                                result_.data(), &error_);
   }
 

@@ -104,7 +104,7 @@ TEST_F(CoreTest, InputThatCannotBeComputedIsRefusedAndTheNextCallWorks) {
     }
     EXPECT_THROW(compute(*machine.core, shape_, make_call(shape_, 0, 41, random_)), CoreError);
     float result = 0;
-    EXPECT_THROW(machine.core->compute(0, 0, &result, &result, nullptr, &result), CoreError);
+    EXPECT_THROW(machine.core->compute(0, 0, &result, &result, nullptr, 0, &result), CoreError);
   }
 }
 

@@ -69,7 +69,7 @@ class DenseApi : public testing::Test {
   }
 
   const DenseModel model_ = make_dense_model(make_dense_shape({4, 32, false}, 100, 6, 2, 24, 40));
-  const std::vector<uint8_t> has_experts_{1, 1, 0};
+  const std::vector<uint8_t> has_experts_{1, 1, 1, 0};
   Random random_{3};
   const DenseInput input_ = make_dense_input(model_.shape, 3, random_);
   DenseState state_{model_.shape, 6};
@@ -112,7 +112,7 @@ TEST_F(DenseApi, OptionsOutOfRangeAreRefusedWithTheirValue) {
     std::string problem;
   };
   const std::vector<Case> cases{
-      {[](auto& o) { o.abi = 3; }, "interface version 3; this library has 4"},
+      {[](auto& o) { o.abi = 3; }, "interface version 3; this library has 5"},
       {[](auto& o) { o.layers = 0; }, "layers=0; 1 to"},
       {[](auto& o) { o.hidden_size = 0; }, "hidden_size=0; 1 to"},
       {[](auto& o) { o.kv_heads = 0; }, "kv_heads=0; 1 to"},
@@ -157,7 +157,7 @@ TEST_F(DenseApi, MissingArraysAreRefusedByName) {
     EXPECT_EQ(moedge_dense_layer(dense_, &one, &error_), MOEDGE_BAD_INPUT);
     EXPECT_EQ(std::string(error_.message), name + "=NULL; an array is needed");
   }
-  moedge_dense_call dense_layer = call(2);
+  moedge_dense_call dense_layer = call(3);
   dense_layer.moe_input = dense_layer.router_logits = nullptr;  // it has no experts
   EXPECT_EQ(moedge_dense_layer(dense_, &dense_layer, &error_), MOEDGE_OK) << error_.message;
 }

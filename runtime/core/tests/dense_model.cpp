@@ -113,7 +113,7 @@ DenseShape make_dense_shape(const Quantization& quantization, uint32_t hidden, u
   shape.biased = heads % 4 == 2;
   shape.quantization = quantization;
   shape.head_quantization = quantization;
-  shape.has_experts = {true, true};
+  shape.has_experts = {true, true, true};
   if (intermediate > 0) shape.has_experts.push_back(false);
   return shape;
 }
@@ -152,7 +152,7 @@ DenseState::DenseState(const DenseShape& shape, uint32_t slot_count)
     : slots(slot_count),
       keys(size_t{shape.kv_heads} * slot_count * shape.head_dim),
       values(keys.size()),
-      next_router_logits(shape.experts) {}
+      next_router_logits(size_t{MOEDGE_LAYERS_AHEAD} * shape.experts) {}
 
 DenseInput make_dense_input(const DenseShape& shape, uint32_t tokens, Random& random) {
   DenseInput input;
@@ -187,10 +187,10 @@ std::unique_ptr<Dense> open_dense(const DenseModel& model, uint32_t max_tokens, 
 
 void run(Dense& dense, uint32_t layer, uint32_t past, const DenseInput& input, DenseState& state) {
   const DenseShape& shape = dense.shape();
-  state.residual.assign(size_t{input.tokens} * shape.hidden, -7);
-  state.moe_input.assign(size_t{input.tokens} * shape.hidden, -7);
-  state.router_logits.assign(size_t{input.tokens} * shape.experts, -7);
-  state.next_router_logits.assign(shape.experts, -7);
+  state.residual.assign(size_t{input.tokens} * shape.hidden, kUntouched);
+  state.moe_input.assign(size_t{input.tokens} * shape.hidden, kUntouched);
+  state.router_logits.assign(size_t{input.tokens} * shape.experts, kUntouched);
+  state.next_router_logits.assign(size_t{MOEDGE_LAYERS_AHEAD} * shape.experts, kUntouched);
   moedge_dense_call call{};
   call.layer = layer;
   call.tokens = input.tokens;
@@ -249,8 +249,11 @@ DenseExpectation expected(const DenseModel& model, uint32_t index, const DenseIn
     if (shape.has_experts[index]) {
       const std::vector<double> logits = layer.router.times(normed);
       out.router_logits.insert(out.router_logits.end(), logits.begin(), logits.end());
-      if (shape.guesses(index)) {
-        out.next_router_logits = layer.next_router.times(rms_norm(residual.data(), layer.next_norm, model.epsilon));
+      out.next_router_logits.clear();  // the last token's
+      for (uint32_t ahead = 0; ahead < shape.foreseen(index); ++ahead) {
+        const StoredLayer& of = model.layers[index + ahead];
+        const std::vector<double> guess = of.next_router.times(rms_norm(residual.data(), of.next_norm, model.epsilon));
+        out.next_router_logits.insert(out.next_router_logits.end(), guess.begin(), guess.end());
       }
     } else {
       const std::vector<double> both = layer.gate_up.times(normed);

@@ -44,10 +44,13 @@ struct DenseModel {
   StoredMatrix head;
 };
 
-// Two layers with experts and, if `intermediate` is not 0, one without between them.
+// Three layers with experts and, if `intermediate` is not 0, one without behind them.
 DenseShape make_dense_shape(const Quantization& quantization, uint32_t hidden = 100, uint32_t heads = 6,
                             uint32_t kv_heads = 2, uint32_t head_dim = 24, uint32_t intermediate = 0);
 DenseModel make_dense_model(const DenseShape& shape, uint64_t seed = 1);
+
+// What outputs hold before a call.
+constexpr float kUntouched = -7;
 
 // A cache, and the outputs of the last call.
 struct DenseState {

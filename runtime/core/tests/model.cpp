@@ -84,6 +84,11 @@ std::vector<Call> make_conversation(const Shape& shape, uint64_t seed) {
   for (size_t i = 0; i + 1 < calls.size(); ++i) {
     if (calls[i].tokens > 1 || calls[i + 1].tokens > 1) continue;
     if (random.below(3)) calls[i].next_logits = random.below(3) ? calls[i + 1].logits : calls[i].logits;
+    const bool two = !calls[i].next_logits.empty() && i + 2 < calls.size() && calls[i + 2].tokens == 1;
+    if (two && random.below(3)) {
+      const std::vector<float>& later = calls[random.below(3) ? i + 2 : i].logits;
+      calls[i].next_logits.insert(calls[i].next_logits.end(), later.begin(), later.end());
+    }
   }
   return calls;
 }
@@ -129,7 +134,8 @@ uint64_t least_budget(const Model& model, const Settings& settings) {
 std::vector<float> compute(Core& core, const Shape& shape, const Call& call) {
   std::vector<float> result(size_t{call.tokens} * shape.hidden, -7);
   core.compute(call.layer, call.tokens, call.input.data(), call.logits.data(),
-               call.next_logits.empty() ? nullptr : call.next_logits.data(), result.data());
+               call.next_logits.empty() ? nullptr : call.next_logits.data(),
+               static_cast<uint32_t>(call.next_logits.size() / shape.experts), result.data());
   return result;
 }
 

@@ -42,7 +42,7 @@ struct Call {
   uint32_t tokens = 0;
   std::vector<float> input;
   std::vector<float> logits;
-  std::vector<float> next_logits;  // of one token; may be empty
+  std::vector<float> next_logits;  // of one token, [layers ahead, experts]; may be empty
 };
 
 Call make_call(const Shape& shape, uint32_t layer, uint32_t tokens, Random& random);
@@ -50,7 +50,7 @@ Call make_call(const Shape& shape, uint32_t layer, uint32_t tokens, Random& rand
 Call make_call_of(const Shape& shape, uint32_t layer, uint32_t tokens, const std::vector<uint32_t>& experts,
                   Random& random);
 // A prefill, some decoding, a second question, decoding of several tokens: all layers each time. Some tokens foresee
-// the next layer's experts, some are wrong about them.
+// the experts of the next layer or two, some are wrong about them.
 std::vector<Call> make_conversation(const Shape& shape, uint64_t seed = 2);
 
 // What compute must give for the call, in double precision with float activations.

@@ -48,8 +48,14 @@ class PagerDriver {
 
   // One call: waits for each record in turn, compares it, releases it. The error of the first that failed.
   std::optional<CoreError> call(uint32_t layer, const std::vector<uint32_t>& experts, bool keep, bool dense) {
-    pager->begin_call(layer, experts, keep, dense);
+    begin(layer, experts, keep, dense);
     return finish(layer, experts, keep);
+  }
+
+  // begin_call with experts that are all chosen by so many tokens.
+  void begin(uint32_t layer, const std::vector<uint32_t>& experts, bool keep, bool dense,
+             const std::vector<uint32_t>& expected = {}, uint32_t tokens = 8) {
+    pager->begin_call(layer, experts, std::vector<uint32_t>(experts.size(), tokens), keep, dense, expected);
   }
 
   // What follows begin_call.
@@ -79,8 +85,18 @@ class PagerDriver {
 
   std::optional<CoreError> decode(uint32_t layer, const std::vector<uint32_t>& experts,
                                   const std::vector<uint32_t>& expected = {}) {
-    pager->begin_call(layer, experts, true, false, expected);
+    begin(layer, experts, true, false, keys_behind(layer, expected));
     return finish(layer, experts, true);
+  }
+
+  // Keys of experts of the layer behind `layer`; from its number of experts on, of the one behind that.
+  std::vector<uint32_t> keys_behind(uint32_t layer, const std::vector<uint32_t>& experts) const {
+    std::vector<uint32_t> keys;
+    for (const uint32_t expert : experts) {
+      const uint32_t key = (layer + 1) * setup_.experts + expert;
+      if (key < setup_.layers * setup_.experts) keys.push_back(key);
+    }
+    return keys;
   }
 
   // Of the experts from `first` on.

@@ -33,22 +33,18 @@ TEST(LookAhead, BeginsWithTheMostProbable) {
   driver.disk->clear_faults();
 }
 
-TEST(LookAhead, HappensOnlyWhereReadingAheadIsAllowedAndThereIsANextLayer) {
+TEST(LookAhead, HappensOnlyWhereReadingAheadIsAllowed) {
   PagerDriver forbidden({.prefetch = false, .slots = 64});
   EXPECT_FALSE(forbidden.decode(0, {1, 2, 3, 4}, {10, 11, 12, 13}));
   forbidden.set_slots(64);  // waits for reads
   EXPECT_EQ(forbidden.disk->reads_of_all(), 4U);
-  PagerDriver last({.slots = 64});
-  EXPECT_FALSE(last.decode(2, {1, 2, 3, 4}, {10, 11, 12, 13}));
-  last.set_slots(64);
-  EXPECT_EQ(last.disk->reads_of_all(), 4U);
 }
 
 TEST(LookAhead, WaitsUntilTheCallHasItsRecords) {
   PagerDriver driver({.readers = 4, .slots = 64});
   driver.disk->set_fault(4, Fault::kBlocks);
   const std::vector<uint32_t> experts{1, 2, 3, 4};
-  driver.pager->begin_call(0, experts, true, false, std::vector<uint32_t>{10, 11});
+  driver.begin(0, experts, true, false, driver.keys_behind(0, {10, 11}));
   ASSERT_TRUE(driver.disk->wait_until_blocked(1));
   ASSERT_TRUE(driver.wait_for_reads(3));
   EXPECT_EQ(driver.pager->resident(), 3U);  // takes the lock under which a reader would have begun another
@@ -77,7 +73,7 @@ TEST(LookAhead, UnderWayIsUsedByTheCallThatNeedsIt) {
   driver.disk->set_fault(kLayer + 10, Fault::kBlocks);
   EXPECT_FALSE(driver.decode(0, {1, 2, 3, 4}, {10, 11}));
   ASSERT_TRUE(driver.disk->wait_until_blocked(1));
-  driver.pager->begin_call(1, std::vector<uint32_t>{10, 11, 12, 13}, true, false);
+  driver.begin(1, std::vector<uint32_t>{10, 11, 12, 13}, true, false);
   driver.disk->clear_faults();
   EXPECT_FALSE(driver.finish(1, {10, 11, 12, 13}, true));
   EXPECT_EQ(driver.disk->reads_of(kLayer + 10), 1U);
@@ -98,12 +94,28 @@ TEST(LookAhead, TakesThePlacesOfWhatIsUsedLeastAndKeepsWhatIsExpected) {
   EXPECT_EQ(driver.disk->reads_of_all(), 14U);
 }
 
-TEST(LookAhead, IsLeftOutWithoutRoomForBothCalls) {
+TEST(LookAhead, GoesAsFarAsThereIsRoomBesideTheCall) {
   PagerDriver driver({.slots = 9});
-  ASSERT_LT(driver.pager->counts().dynamic, 8U);
+  ASSERT_EQ(driver.pager->counts().dynamic, 7U);
   EXPECT_FALSE(driver.decode(0, {1, 2, 3, 4}, {10, 11, 12, 13}));
+  ASSERT_TRUE(driver.wait_for_reads(7));
   driver.set_slots(9);
-  EXPECT_EQ(driver.disk->reads_of_all(), 4U);
+  EXPECT_EQ(driver.disk->reads_of_all(), 7U);
+  EXPECT_EQ(driver.disk->reads_of(kLayer + 13), 0U);
+}
+
+TEST(LookAhead, KeepsWhatCameForTheLayerAfterTheNext) {
+  PagerDriver driver({.slots = 14});  // twelve stay
+  EXPECT_FALSE(driver.decode(2, {0, 1, 2, 3}));
+  // The first of layer 1, the others of layer 2.
+  EXPECT_FALSE(driver.decode(0, {1, 2, 3, 4}, {10, kLayer + 20, kLayer + 21}));
+  ASSERT_TRUE(driver.wait_for_reads(11));
+  // Three more than there are free places: what has never been used would go first if it were not expected.
+  EXPECT_FALSE(driver.decode(1, {10, 11, 12, 13}, {20, 21}));
+  EXPECT_FALSE(driver.decode(2, {20, 21}));
+  EXPECT_EQ(driver.disk->reads_of_all(), 14U);
+  EXPECT_EQ(driver.pager->statistics().prefetch_used, 3U);
+  EXPECT_EQ(driver.pager->statistics().prefetch_unused, 0U);
 }
 
 TEST(LookAhead, OfPinnedRecordsTakesNoPlace) {

@@ -152,7 +152,7 @@ TEST(Preload, EndsWithACallThatWaitsOnlyForReadsUnderWay) {
   driver.disk->set_fault_of_all(Fault::kBlocks);
   driver.pager->preload();
   ASSERT_TRUE(driver.disk->wait_until_blocked(2));
-  driver.pager->begin_call(1, experts_from(10, 5), true, false);
+  driver.begin(1, experts_from(10, 5), true, false);
   driver.disk->clear_faults();
   EXPECT_FALSE(driver.finish(1, experts_from(10, 5), true));
   EXPECT_FALSE(driver.decode(2, {7}));
@@ -189,7 +189,7 @@ TEST(Preload, UnderWayIsUsedByTheCallThatNeedsIt) {
     driver.disk->set_fault_of_all(Fault::kBlocks);
     driver.pager->preload();
     ASSERT_TRUE(driver.disk->wait_until_blocked(2));
-    driver.pager->begin_call(0, experts_from(0, 6), keep, false);
+    driver.begin(0, experts_from(0, 6), keep, false);
     driver.disk->clear_faults();
     EXPECT_FALSE(driver.finish(0, experts_from(0, 6), keep));
     EXPECT_EQ(driver.disk->reads_of_all(), 6U);
@@ -205,7 +205,7 @@ TEST(Preload, UnderWayInAllPlacesDoesNotStopACall) {
     driver.disk->set_fault_of_all(Fault::kBlocks);
     driver.pager->preload();
     ASSERT_TRUE(driver.disk->wait_until_blocked(4));
-    driver.pager->begin_call(1, experts_from(20, 4), keep, false);
+    driver.begin(1, experts_from(20, 4), keep, false);
     driver.disk->clear_faults();
     EXPECT_FALSE(driver.finish(1, experts_from(20, 4), keep));
   }
@@ -310,7 +310,7 @@ TEST(Preload, AtAnyTimeAmongBudgetsPinsFaultsAndCallsLeavesTheRecordsRight) {
         const std::vector<uint32_t> expected = experts_from(random.below(20), random.below(2) * 4);
         const std::vector<uint32_t> needed = experts_from(random.below(20), count);
         const uint32_t layer = random.below(3);
-        driver.pager->begin_call(layer, needed, keep, !keep, expected);
+        driver.begin(layer, needed, keep, !keep, driver.keys_behind(layer, expected));
         // A read of this call that has begun before may still fail.
         if (driver.finish(layer, needed, keep)) driver.disk->clear_faults();
       }

@@ -23,7 +23,7 @@ TEST(PagerTest, RecordsArriveWholeHoweverTheirReadsAreCut) {
 TEST(PagerTest, TheFirstPartIsThereBeforeTheSecond) {
   PagerDriver driver({.layers = 1, .experts = 4, .readers = 1});
   driver.disk->set_fault(0, Fault::kWrongLastByte);
-  driver.pager->begin_call(0, std::vector<uint32_t>{0}, true, false);
+  driver.begin(0, std::vector<uint32_t>{0}, true, false);
   EXPECT_TRUE(driver.wait([&] { return driver.pager->state(driver.pager->slot(0)) >= SlotState::kFc1Ready; }));
   EXPECT_TRUE(driver.wait([&] { return driver.pager->state(driver.pager->slot(0)) == SlotState::kFailed; }));
   driver.pager->end_call(true);
@@ -95,6 +95,63 @@ TEST(ReadingAhead, DoesNotMakeARecordBeReadTwice) {
   }
 }
 
+// --- what a prefill keeps --------------------------------------------------------------------------------------------
+
+constexpr uint32_t kManyTokens = 80;  // as ten uses
+
+TEST(Prefills, KeepWhatIsUsedMoreThanWhatWasThere) {
+  PagerDriver driver({.prefetch = false, .slots = 14});  // twelve stay
+  EXPECT_FALSE(driver.decode(0, {0, 1, 2, 3}));
+  for (const uint32_t first : {4, 8}) EXPECT_FALSE(driver.decode(1, {first, first + 1, first + 2, first + 3}));
+  const std::vector<uint32_t> experts{20, 21, 22, 23, 24, 25};
+  driver.begin(1, experts, false, false, {}, kManyTokens);
+  EXPECT_FALSE(driver.finish(1, experts, false));
+  EXPECT_EQ(driver.pager->statistics().evictions, 6U);
+  // Those that were used first are gone, the others have stayed.
+  EXPECT_FALSE(driver.decode(1, {20, 21, 22, 23}));
+  EXPECT_FALSE(driver.decode(1, {8, 9, 10, 11}));
+  EXPECT_EQ(driver.disk->reads_of_all(), 18U);
+}
+
+TEST(Prefills, KeepNothingThatIsUsedLess) {
+  PagerDriver driver({.prefetch = false, .slots = 14});
+  for (int turn = 0; turn < 3; ++turn) {
+    for (const uint32_t first : {0, 4, 8}) EXPECT_FALSE(driver.decode(0, {first, first + 1, first + 2, first + 3}));
+  }
+  EXPECT_FALSE(driver.prefill(1, 20, 30));
+  EXPECT_EQ(driver.pager->statistics().evictions, 0U);
+  for (const uint32_t first : {0, 4, 8}) EXPECT_FALSE(driver.decode(0, {first, first + 1, first + 2, first + 3}));
+  EXPECT_EQ(driver.disk->reads_of_all(), 12U + 30U);
+}
+
+TEST(Prefills, LeaveTheLayersThatTheyHaveNotReached) {
+  PagerDriver driver({.prefetch = false, .slots = 14});
+  for (const uint32_t first : {0, 4, 8}) EXPECT_FALSE(driver.decode(2, {first, first + 1, first + 2, first + 3}));
+  const std::vector<uint32_t> experts{20, 21, 22, 23, 24, 25};
+  driver.begin(1, experts, false, false, {}, kManyTokens);
+  EXPECT_FALSE(driver.finish(1, experts, false));
+  EXPECT_EQ(driver.pager->statistics().evictions, 0U);
+  driver.begin(2, experts, false, false, {}, kManyTokens);
+  EXPECT_FALSE(driver.finish(2, experts, false));
+  EXPECT_EQ(driver.pager->statistics().evictions, 6U);
+}
+
+TEST(Prefills, KeepWhatWasReadAheadToo) {
+  PagerDriver driver({.slots = 64});  // a ring of 8
+  for (uint32_t first = 0; first < 56; first += 4) {
+    EXPECT_FALSE(driver.decode(0, {first, first + 1, first + 2, first + 3}));
+  }
+  EXPECT_FALSE(driver.prefill(0, 0, 56));
+  ASSERT_TRUE(driver.wait_for_reads(56 + 6));
+  const std::vector<uint32_t> experts{0, 1, 2, 3, 4, 5};
+  driver.begin(1, experts, false, false, {}, kManyTokens);
+  EXPECT_FALSE(driver.finish(1, experts, false));
+  EXPECT_EQ(driver.pager->statistics().prefetch_used, 6U);
+  EXPECT_EQ(driver.pager->statistics().evictions, 6U);
+  EXPECT_FALSE(driver.decode(1, {0, 1, 2, 3}));
+  EXPECT_EQ(driver.disk->reads_of_all(), 56U + 6U);
+}
+
 // --- faults ----------------------------------------------------------------------------------------------------------
 
 TEST(PagerFaults, AreForgottenWhenTheRecordIsNeededAgain) {
@@ -125,7 +182,7 @@ TEST(PagerFaults, OfReadingAheadAreForgottenToo) {
 TEST(PagerFaults, AReadThatHangsKeepsItsPlaceUntilItEndsAndNoOtherRecordGetsIt) {
   PagerDriver driver({.readers = 2, .slots = 6});
   driver.disk->set_fault(3, Fault::kBlocks);
-  driver.pager->begin_call(0, std::vector<uint32_t>{3}, false, false);
+  driver.begin(0, std::vector<uint32_t>{3}, false, false);
   ASSERT_TRUE(driver.disk->wait_until_blocked(1));
   driver.pager->end_call(true);
   Random random(4);
@@ -144,7 +201,7 @@ TEST(PagerFaults, AReadThatHangsKeepsItsPlaceUntilItEndsAndNoOtherRecordGetsIt) 
 TEST(PagerFaults, ABudgetWaitsForReadsUnderWayAndThenRefuses) {
   PagerDriver driver({.readers = 2, .slots = 20});
   driver.disk->set_fault(3, Fault::kBlocks);
-  driver.pager->begin_call(0, std::vector<uint32_t>{3}, true, false);
+  driver.begin(0, std::vector<uint32_t>{3}, true, false);
   ASSERT_TRUE(driver.disk->wait_until_blocked(1));
   driver.pager->end_call(true);
   try {
@@ -164,7 +221,7 @@ TEST(PagerFaults, ABudgetWaitsForReadsUnderWayAndThenRefuses) {
 TEST(PagerFaults, ItEndsWhileReadsAreQueued) {
   auto driver = std::make_unique<PagerDriver>(PagerSetup{.readers = 2, .slots = 192});
   driver->disk->set_fault_of_all(Fault::kBlocks);
-  driver->pager->begin_call(0, std::vector<uint32_t>{0, 1, 2, 3, 4, 5, 6, 7}, true, false);
+  driver->begin(0, std::vector<uint32_t>{0, 1, 2, 3, 4, 5, 6, 7}, true, false);
   ASSERT_TRUE(driver->disk->wait_until_blocked(2));
   driver->pager->end_call(false);
   must_return([&] {

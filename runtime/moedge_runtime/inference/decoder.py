@@ -98,7 +98,8 @@ class PagedDecoder:
             if should_stop is not None and should_stop():
                 raise Cancelled
             if runner.run(layer):
-                guess = runner.next_router_logits if runner.foresees(layer) else None
+                ahead = runner.foresees(layer)
+                guess = runner.next_router_logits[:ahead] if ahead else None
                 experts = self._experts.compute(layer, runner.moe_input, runner.router_logits, guess)
                 np.add(runner.residual[0], experts, out=hidden[0])
             else:

@@ -17,6 +17,9 @@ VECTOR_BYTES = 64
 QUERY_LANES, CHUNK_KEYS, QUERIES_OF_TASK = 8, 128, 64
 """kQueryLanes, kChunkKeys and kQueriesOfTask."""
 
+LAYERS_AHEAD = 2
+"""MOEDGE_LAYERS_AHEAD: a token is shown the routers of so many layers before it reaches them."""
+
 QKV, OUTPUT = "self_attn/qkv_proj", "self_attn/o_proj"
 GATE_UP, DOWN = "mlp/gate_up_proj", "mlp/down_proj"
 """Names of matrices in a layer's graph, as `moedge_export.decoder` gives them; `<name>.weight` and so on are theirs."""
@@ -97,7 +100,7 @@ def dense_buffer_bytes(manifest: Manifest, max_context: int, threads: int) -> in
     scratch = text.hidden_size + text.head_dim * most + CHUNK_KEYS * most + most + 2 * most * (text.head_dim + 2)
     parts = (
         tokens * row,
-        row,
+        LAYERS_AHEAD * row,
         4 * tokens * projected,
         4 * tokens * shape.intermediate_size,
         4 * text.num_key_value_heads * text.head_dim * one,

@@ -95,8 +95,8 @@ class ExpertBank(Protocol):
             layer: Index of the decoder layer, one of the manifest's `moe_layers`.
             moe_input: float32 [tokens, hidden_size], normed.
             router_logits: float32 [tokens, num_experts].
-            next_router_logits: float32 [1, num_experts], a guess of what the router of `layer` + 1 will say of the last
-                token: what it chooses may be read before the next call. Never changes a result.
+            next_router_logits: float32 [A, num_experts], a guess of what the routers of the next A layers will say of
+                the last token: what it chooses may be read before they are called. Never changes a result.
 
         Returns:
             float32 [tokens, hidden_size].

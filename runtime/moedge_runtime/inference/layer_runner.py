@@ -78,9 +78,9 @@ class LayerRunner:
             self._sessions[layer].run_with_iobinding(binding)
         return layer in self._moe_layers
 
-    def foresees(self, layer: int) -> bool:
-        """Whether the layer's graph also computes `next_router_logits`."""
-        return NEXT_ROUTER_LOGITS in self._outputs[layer]
+    def foresees(self, layer: int) -> int:
+        """See `LayerCall.foresees`: 1 where the layer's graph has this output."""
+        return int(NEXT_ROUTER_LOGITS in self._outputs[layer])
 
     def _piece(self, begin: int, end: int) -> _Piece:
         whole, rows = np.s_[:, begin:end], np.s_[begin:end]

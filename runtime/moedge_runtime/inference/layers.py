@@ -21,8 +21,8 @@ class LayerCall(Protocol):
         residual: float32 [1, S, hidden_size], of the layer run last: before its experts if it has any.
         moe_input: float32 [S, hidden_size], of the layer run last that has experts.
         router_logits: float32 [S, num_experts]; likewise.
-        next_router_logits: float32 [1, num_experts]: what the router of the layer after it would say of the last token
-            without the experts in between; of the layer run last that `foresees`.
+        next_router_logits: float32 [A, num_experts]: what the routers of the layers after it would say of the last
+            token without the experts in between; of the layer run last, as many rows as it `foresees`.
     """
 
     hidden: FloatArray
@@ -52,8 +52,8 @@ class LayerCall(Protocol):
         """
         ...
 
-    def foresees(self, layer: int) -> bool:
-        """Whether the layer also computes `next_router_logits`."""
+    def foresees(self, layer: int) -> int:
+        """How many rows of `next_router_logits` the layer computes."""
         ...
 
 

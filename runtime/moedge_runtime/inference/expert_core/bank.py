@@ -138,11 +138,15 @@ class NativeExperts:
         inputs = np.ascontiguousarray(moe_input, np.float32)
         logits = np.ascontiguousarray(router_logits, np.float32)
         tokens = inputs.shape[0]
-        following: FloatArray | None = None
-        if next_router_logits is not None and tokens == 1 and layer + 1 in self._position:
+        following = np.empty((0, self._experts), np.float32)
+        if next_router_logits is not None and tokens == 1:
             following = np.ascontiguousarray(next_router_logits, np.float32)
-            if following.shape != (1, self._experts):
-                raise ValueError(f"next_router_logits {following.shape} are to be [1, {self._experts}]")
+            if following.shape[1:] != (self._experts,):
+                raise ValueError(f"next_router_logits {following.shape} are to be [layers, {self._experts}]")
+            ahead = 0
+            while ahead < len(following) and layer + ahead + 1 in self._position:
+                ahead += 1
+            following = following[:ahead]
         if inputs.shape != (tokens, self._hidden_size) or logits.shape != (tokens, self._experts):
             raise ValueError(
                 f"moe_input {inputs.shape} and router_logits {logits.shape} are to be "
@@ -160,7 +164,8 @@ class NativeExperts:
                     min(self._max_tokens, tokens - begin),
                     inputs[begin:].ctypes.data,
                     logits[begin:].ctypes.data,
-                    None if following is None else following.ctypes.data,
+                    following.ctypes.data,
+                    len(following),
                     result[begin:].ctypes.data,
                     ctypes.byref(error),
                 )

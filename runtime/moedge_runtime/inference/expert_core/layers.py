@@ -12,7 +12,7 @@ import numpy as np
 
 from moedge_runtime.bundle import Bundle, WeightPlace
 from moedge_runtime.errors import BundleError, ConfigError
-from moedge_runtime.inference.dense_sizes import DOWN, GATE_UP, OUTPUT, QKV, DenseShape
+from moedge_runtime.inference.dense_sizes import DOWN, GATE_UP, LAYERS_AHEAD, OUTPUT, QKV, DenseShape
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.expert_core.bank import MAX_THREADS, NativeExperts
 from moedge_runtime.inference.expert_core.library import (
@@ -235,7 +235,7 @@ class NativeCall:
         self.residual = np.empty((1, tokens, text.hidden_size), np.float32)
         self.moe_input = np.empty((tokens, text.hidden_size), np.float32)
         self.router_logits = np.empty((tokens, text.num_experts), np.float32)
-        self.next_router_logits = np.empty((1, text.num_experts), np.float32)
+        self.next_router_logits = np.empty((LAYERS_AHEAD, text.num_experts), np.float32)
         self._cos = np.empty((tokens, text.head_dim // 2), np.float32)
         self._sin = np.empty((tokens, text.head_dim // 2), np.float32)
         self._past = 0
@@ -258,9 +258,12 @@ class NativeCall:
             self._layers.run(piece)
         return layer in self._moe_layers
 
-    def foresees(self, layer: int) -> bool:
+    def foresees(self, layer: int) -> int:
         """See `LayerCall.foresees`."""
-        return layer in self._moe_layers and layer + 1 in self._moe_layers
+        ahead = 0
+        while ahead < LAYERS_AHEAD and {layer + ahead, layer + ahead + 1} <= self._moe_layers:
+            ahead += 1
+        return ahead
 
     def _piece(self, begin: int, end: int) -> DenseCall:
         last = end == self.hidden.shape[1]

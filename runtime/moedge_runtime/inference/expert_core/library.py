@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moedge_runtime.native_library import NativeLibrary
 
-ABI = 4
+ABI = 5
 """MOEDGE_CORE_ABI."""
 
 LIBRARY = Path(__file__).with_name("libmoedge_core.so")
@@ -193,7 +193,15 @@ NATIVE = NativeLibrary(
         "moedge_core_close": (None, (_CORE,)),
         "moedge_core_compute": (
             ctypes.c_int,
-            (_CORE, ctypes.c_uint32, ctypes.c_uint32, *4 * (ctypes.c_void_p,), _ERROR),
+            (
+                _CORE,
+                ctypes.c_uint32,
+                ctypes.c_uint32,
+                *3 * (ctypes.c_void_p,),
+                ctypes.c_uint32,
+                ctypes.c_void_p,
+                _ERROR,
+            ),
         ),
         "moedge_core_pin": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.c_uint32, _ERROR)),
         "moedge_core_set_budget": (ctypes.c_int, (_CORE, ctypes.c_uint64, _ERROR)),

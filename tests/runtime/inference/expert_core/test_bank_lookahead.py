@@ -47,6 +47,21 @@ def test_a_guess_for_a_layer_without_experts_or_for_many_tokens_is_left_alone(tm
     native.close()
 
 
+def test_two_layers_are_foreseen_as_far_as_they_have_experts(tmp_path):
+    bundle = write_bundle(tmp_path / "bundle", INT4)  # layers 0, 2 and 3 have experts
+    native = NativeExperts(bundle)
+    picks = bundle.manifest.model.text.num_experts_per_tok
+    x, logits = inputs(bundle, 1, seed=2)
+    both = np.concatenate([inputs(bundle, 1, seed=3)[1], inputs(bundle, 1, seed=4)[1]])
+    native.compute(2, x, logits, both)  # layer 3, and a fourth that there is not
+    wait_for_reads(native, 2 * picks)
+    native.compute(0, x, logits, both)  # layer 1 is dense: what is behind it is left alone too
+    before = native.statistics()
+    native.set_budget(1 << 30)  # waits for reads
+    assert native.statistics().reads == before.reads == 3 * picks
+    native.close()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_guess_that_is_not_finite_is_no_guess(tmp_path, value):
     bundle = write_bundle(tmp_path / "bundle", INT4)

@@ -62,7 +62,7 @@ def outputs(layers, bundle: Bundle, tokens: int = TOKENS) -> list[np.ndarray]:
         if call.run(layer):
             results += [call.router_logits.copy(), call.moe_input.copy()]
             if call.foresees(layer):
-                results.append(call.next_router_logits.copy())
+                results.append(call.next_router_logits[:1].copy())  # the graphs make one guess
         results.append(call.residual.copy())
     results.append(layers.logits(random.standard_normal(text.hidden_size, np.float32)))
     return results
