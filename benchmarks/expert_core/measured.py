@@ -51,7 +51,7 @@ class PassesWanted:
     """`count` passes of `tokens` tokens each, one after the other.
 
     Attributes:
-        guess: Whether each layer is told what the next two will probably need, as a decode's layers do.
+        guess: Whether each layer is told what the next three will probably need, as a decode's layers do.
     """
 
     tokens: int

@@ -22,7 +22,7 @@ KINDS = {
     "decode without a guess": PassesWanted(tokens=1, count=10),
 }
 BOUNDED = ("prefill", "decode")
-"""What moedge does; its decode is told what the next two layers will probably need."""
+"""What moedge does; its decode is told what the next three layers will probably need."""
 RESIDENT_LAYERS = 8
 """That are measured with everything resident: 2.7 GB, far more than the processor's cache."""
 RESIDENT_BUDGET_BYTES = 3 << 30

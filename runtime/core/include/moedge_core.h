@@ -17,7 +17,7 @@ extern "C" {
 
 #define MOEDGE_CORE_ABI 5
 /* Layers that a token may be told of before it reaches them. */
-#define MOEDGE_LAYERS_AHEAD 2
+#define MOEDGE_LAYERS_AHEAD 3
 
 typedef struct moedge_core moedge_core;
 typedef struct moedge_dense moedge_dense;

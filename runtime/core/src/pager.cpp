@@ -15,8 +15,8 @@ constexpr size_t kRingReserve = 2;
 // next (benchmarks/expert_core/policies.py).
 constexpr double kUseOfPromptToken = 0.125;
 
-// In half-lives of heat: by so much a record has to be colder for a prefill to give its place to another. More than what
-// the layers of one pass differ by in age, and two experts by chance.
+// In half-lives of heat: by so much a record has to be colder for a prefill to give its place to another. More than
+// what the layers of one pass differ by in age, and two experts by chance.
 constexpr double kColder = 0.125;
 
 // Reads of a look ahead at once: enough to keep the flash busy, few enough to be out of the way of the next call.

@@ -57,6 +57,13 @@ TEST(DenseLayout, EveryWeightIsWhereTheKernelsLookForIt) {
   }
 }
 
+TEST(DenseLayout, ALayerForeseesAFewOfThoseThatFollowAndHaveExperts) {
+  DenseShape shape;
+  shape.has_experts = {true, true, true, true, true, true, false, true};
+  const std::vector<uint32_t> wanted{MOEDGE_LAYERS_AHEAD, MOEDGE_LAYERS_AHEAD, MOEDGE_LAYERS_AHEAD, 2, 1, 0, 0, 0};
+  for (uint32_t layer = 0; layer < shape.layers(); ++layer) EXPECT_EQ(shape.foreseen(layer), wanted[layer]) << layer;
+}
+
 TEST(DenseLayout, PartsDoNotOverlap) {
   const DenseShape shape = make_dense_shape({4, 32, false}, 100, 6, 2, 24, 40);
   const DenseLayout layout = DenseLayout::make(shape);

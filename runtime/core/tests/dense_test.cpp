@@ -134,6 +134,7 @@ Trace converse(const DenseModel& model, const DenseInput& input, const std::vect
     past += size;
   }
   trace.last_guess = state.next_router_logits;
+  trace.last_guess.resize(size_t{model.shape.foreseen(layer)} * model.shape.experts);
   trace.keys = state.keys;
   trace.values = state.values;
   return trace;

@@ -113,7 +113,8 @@ def _last_cache_bytes() -> int:
 
 def huge_buffer(nbytes: int) -> mmap.mmap:
     """Memory backed by huge pages where the kernel has them, as the core's slots are; small pages slow direct reads."""
-    buffer = mmap.mmap(-1, -(-nbytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES)
+    size = -(-nbytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+    buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory has huge pages rarely
     buffer.madvise(mmap.MADV_HUGEPAGE)
     for _ in range(0, len(buffer), HUGE_PAGE_BYTES):
         buffer.write(b"\1" * HUGE_PAGE_BYTES)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moedge_runtime.bundle import Manifest
+from moedge_runtime.inference.dense_sizes import dense_weight_bytes
 
 WINDOWS = ((1, 10), (11, 30), (31, 60))
 """Decoded tokens, first and last of each window: the first ones find other experts in memory than later ones."""
@@ -47,11 +48,16 @@ def decode_limit_s(missed_bytes: float, tokens: int, token_bytes: int, bandwidth
 
 
 def token_bytes(manifest: Manifest) -> int:
-    """Bytes of weights that one decoded token of a paged bundle reads: layers, head and the experts it is routed to."""
+    """Bytes of weights that one decoded token of a paged bundle reads: layers, head and the experts it is routed to.
+
+    Layers as the native core holds them where it can compute them, else as their graphs do, with larger scales.
+    """
     graphs, text, experts = manifest.graphs, manifest.model.text, manifest.experts
     assert experts is not None, "an inline bundle has no records"
-    dense = {*graphs.layers, graphs.head}  # large weights lie beside a graph, in a file of its name and .data
     routed = len(text.moe_layers) * text.num_experts_per_tok * experts.record_bytes
+    if manifest.weights:
+        return routed + sum(dense_weight_bytes(manifest))
+    dense = {*graphs.layers, graphs.head}  # large weights lie beside a graph, in a file of its name and .data
     return routed + sum(entry.nbytes for entry in manifest.files if entry.path.removesuffix(".data") in dense)
 
 

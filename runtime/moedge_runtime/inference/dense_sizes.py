@@ -17,7 +17,7 @@ VECTOR_BYTES = 64
 QUERY_LANES, CHUNK_KEYS, QUERIES_OF_TASK = 8, 128, 64
 """kQueryLanes, kChunkKeys and kQueriesOfTask."""
 
-LAYERS_AHEAD = 2
+LAYERS_AHEAD = 3
 """MOEDGE_LAYERS_AHEAD: a token is shown the routers of so many layers before it reaches them."""
 
 QKV, OUTPUT = "self_attn/qkv_proj", "self_attn/o_proj"

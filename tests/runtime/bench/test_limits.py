@@ -37,6 +37,7 @@ def test_a_token_reads_layers_and_head_with_their_data_files_and_its_routed_expe
         model=SimpleNamespace(text=SimpleNamespace(moe_layers=[0, 1], num_experts_per_tok=4)),
         experts=SimpleNamespace(record_bytes=1000),
         files=[SimpleNamespace(path=path, nbytes=nbytes) for path, nbytes in files.items()],
+        weights={},
     )
     assert token_bytes(manifest) == 241 + 2 * 4 * 1000  # type: ignore[arg-type]
 
