@@ -44,7 +44,7 @@ class Board:
         self._control.unlink(missing_ok=True)
         command += ["-monitor", f"unix:{self._control},server=on,wait=off"]
         if updates:
-            command += ["-drive", f"file={updates},if=none,id=updates,format=raw,snapshot=on"]
+            command += ["-drive", f"file={updates},if=none,id=updates,format=raw,readonly=on"]
             command += ["-device", "virtio-blk-pci,drive=updates"]
         if snapshot:
             command += ["-loadvm", snapshot]

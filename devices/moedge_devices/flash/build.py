@@ -14,13 +14,13 @@ from moedge_runtime.errors import ConfigError
 from moedge_devices.flash.confirm import confirmed_text
 from moedge_devices.flash.layout import MIB, ROOT_PARTITIONS, fixed_uuid, genimage_config
 from moedge_devices.flash.recipe import Recipe, recipe_directory
-from moedge_devices.flash.rootfs import DAEMON_ID, GRUB, Sources, installed_tree, lay_over, squash, unpack
+from moedge_devices.flash.rootfs import DAEMON_ID, Sources, make_tree, python_for_byte_code, squash
 from moedge_devices.flash.seed import pack
 from moedge_devices.flash.tools import need, run
 from moedge_devices.flash.write import place_of
 
 Say = Callable[[str], None]
-_ROOT_TOOLS = ("mmdebstrap", "mksquashfs", "qemu-aarch64-static")
+_ROOT_TOOLS = ("mmdebstrap", "mksquashfs", "dpkg-deb", "systemd-sysusers", "depmod", "modprobe", "cpio")
 _FREE = 2
 """The data partition of an image is so many times what is put into it; an ext4 needs room for its own."""
 
@@ -51,7 +51,7 @@ def build_image(
         size = _data_partition(sources, work, data)
         config = work / "genimage.cfg"
         config.write_text(genimage_config(recipe, size, boot_files))
-        _same_times(work / "input", sources.epoch)
+        same_times(work / "input", sources.epoch)
         say("Writing the partitions.")
         (work / "empty").mkdir()
         run(
@@ -95,7 +95,7 @@ def build_update(sources: Sources, out: Path, *, certificate: Path, key: Path, c
         (work / "input" / "root.squashfs").rename(content / "root.img")
         (content / "version").write_text(f"{sources.version}\n")
         (content / "manifest.raucm").write_text(manifest(sources))
-        _same_times(content, sources.epoch)
+        same_times(content, sources.epoch)
         bundle_from(content, certificate, key, work / "update.raucb", sources.keyring)
         _publish(work / "update.raucb", out)
 
@@ -126,17 +126,15 @@ def _root_file_system(sources: Sources, cache: Path, say: Say) -> Iterator[tuple
     sources.check()
     if os.geteuid() != 0:
         raise ConfigError("Building an image needs root: run the command with sudo.", key="flash.root")
+    python_for_byte_code()
     cache.mkdir(parents=True, exist_ok=True)
-    archive = installed_tree(sources, cache, say)
     with tempfile.TemporaryDirectory(prefix="flash-", dir=cache) as name:
         work = Path(name)
         root, image = work / "root", work / "input" / "root.squashfs"
         root.mkdir()
         (work / "input").mkdir()
+        grub = make_tree(sources, root, cache, say)
         say("Writing the root file system.")
-        unpack(archive, root)
-        grub = (root / GRUB).read_bytes()
-        lay_over(root, sources)
         squash(root, image, sources.epoch)
         _check_size(image, sources.recipe)
         yield work, grub
@@ -185,7 +183,7 @@ def _data_partition(sources: Sources, work: Path, data: Path | None) -> int:
     (tree / "system" / "confirmed.json").write_bytes(confirmed_text({"A": sources.build()}))
     if data:  # cp keeps the hard links of a store
         run(["cp", "--archive", "--no-preserve=ownership", f"{data}/.", tree], f"'{data}' cannot be copied")
-    _same_times(tree, sources.epoch)
+    same_times(tree, sources.epoch)
     files = {path.lstat().st_ino: path.lstat().st_size for path in tree.rglob("*")}  # hard links count once
     used = sum(files.values())
     size = max(recipe.data_mib, -(-used * _FREE // MIB)) * MIB
@@ -202,7 +200,7 @@ def _data_partition(sources: Sources, work: Path, data: Path | None) -> int:
     return size
 
 
-def _same_times(directory: Path, epoch: int) -> None:
+def same_times(directory: Path, epoch: int) -> None:
     """Give every file the one time of the build."""
     for path in (directory, *directory.rglob("*")):
         os.utime(path, (epoch, epoch), follow_symlinks=False)

@@ -1,16 +1,22 @@
-"""The root file system: Debian packages by mmdebstrap, the moedge package, then our files and the version over them."""
+"""The root file system: Debian packages unpacked by mmdebstrap, the moedge package, our files and the version.
+
+Nothing of it is run here: what maintainer scripts of the packages would do is done from outside (`_configure`), so that
+an image for another processor takes a minute instead of an hour in qemu, and the same input gives the same bytes.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-import tempfile
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from moedge_runtime.errors import ConfigError
 
+from moedge_devices.flash.initramfs import write_initramfs
 from moedge_devices.flash.recipe import Recipe, recipe_directory
 from moedge_devices.flash.tools import run
 
@@ -18,28 +24,32 @@ MIRROR = "http://deb.debian.org/debian"
 SECURITY = "http://deb.debian.org/debian-security"
 GRUB = Path("usr/lib/grub/arm64-efi/monolithic/grubaa64.efi")
 """GRUB as Debian links it, with what grub.cfg uses; it reads /EFI/debian/grub.cfg of the partition it came from."""
-BINFMT = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
-DAEMON, DAEMON_ID = "moedge", 800
+DAEMON_ID = 800
 """User and group of the daemon in every image: the data partition outlives the root file systems."""
+PYTHON = (3, 11)
+"""Of Debian 12: whose byte code is written."""
 
-_DAEMON_LINE = f"{DAEMON}:x:{DAEMON_ID}:{DAEMON_ID}:moedge daemon:/var/lib/moedge:/usr/sbin/nologin"
-_INITRAMFS = r"MODULES=list\nCOMPRESS=gzip\nRESUME=none\n"
+_SYSUSERS = f"""\
+g moedge {DAEMON_ID}
+u moedge {DAEMON_ID} "moedge daemon" /var/lib/moedge
+u messagebus - "D-Bus"
+"""
 _SERVICES = {
     "multi-user.target.wants": (
-        "moedge.service",
-        "moedge-confirm.service",
-        "systemd-networkd.service",
-        "wpa_supplicant@wlan0.service",
+        *("moedge.service", "moedge-confirm.service", "systemd-networkd.service", "wpa_supplicant@wlan0.service"),
     ),
     "sysinit.target.wants": ("moedge-seed.service", "systemd-resolved.service", "systemd-timesyncd.service"),
+    "sockets.target.wants": ("systemd-networkd.socket",),
 }
-_TEMPLATES = {"wpa_supplicant@wlan0.service": "wpa_supplicant@.service"}
 _LINKS = {
     "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",
     "etc/wpa_supplicant/wpa_supplicant-wlan0.conf": "/etc/moedge/wifi.conf",
+    "etc/systemd/system/dbus-org.freedesktop.resolve1.service": "/lib/systemd/system/systemd-resolved.service",
+    "etc/systemd/system/dbus-org.freedesktop.network1.service": "/lib/systemd/system/systemd-networkd.service",
+    "usr/bin/awk": "/usr/bin/mawk",
 }
-_UNUSED = ("usr/lib/grub", "var/cache", "var/log", "var/lib/apt")
-"""Not on the board: the boot loader, which has a partition of its own, and what building leaves."""
+_UNUSED = ("usr/lib/grub", "var/cache", "var/log", "var/lib/apt", "var/lib/dpkg")
+"""Not on the board: the boot loader, which has a partition of its own, and what is for changing a root file system."""
 
 
 @dataclass(frozen=True)
@@ -87,103 +97,36 @@ class Sources:
 
     def build(self) -> str:
         """A name for exactly this input, the same wherever it is built."""
-        digest = hashlib.sha256(repr((self.recipe, self.version, self.command_line, self.epoch)).encode())
-        for path in (self.package, self.keyring):
+        mirrors = (self.mirror, self.security)
+        digest = hashlib.sha256(repr((self.recipe, self.version, self.command_line, mirrors, self.epoch)).encode())
+        for path in (self.package, self.keyring, recipe_directory() / "init"):
             digest.update(path.read_bytes())
-        for directory in (recipe_directory() / "root", self.overlay):
-            for path in sorted(directory.rglob("*")) if directory else []:
-                digest.update(str(path.relative_to(directory)).encode() if directory else b"")
-                digest.update(path.read_bytes() if path.is_file() and not path.is_symlink() else b"")
+        for directory in filter(None, (recipe_directory() / "root", self.overlay)):
+            for path in sorted(directory.rglob("*")):
+                digest.update(str(path.relative_to(directory)).encode())
+                digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()[:16]
 
 
-def installed_tree(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
-    """The archive of Debian with moedge installed, from `cache` if it was made before.
+def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], None]) -> bytes:
+    """Make the whole tree at `root`, which is empty.
 
-    Arm64 programs of both are run by qemu-aarch64-static.
-
-    Raises:
-        ConfigError: The kernel does not start it for them.
-        StorageError: Something could not be installed.
+    Returns:
+        GRUB, for the boot partition.
     """
-    if not BINFMT.exists():
-        raise ConfigError(
-            f"This kernel does not run arm64 programs in qemu: '{BINFMT}' is not there. Restart systemd-binfmt, "
-            f"which reads what qemu-user-static brings.",
-            key="flash.binfmt",
-        )
-    base = _debian_tree(sources, cache, say)
-    digest = hashlib.sha256(base.name.encode() + sources.package.read_bytes()).hexdigest()[:16]
-    archive = cache / f"{sources.recipe.name}-moedge-{digest}.tar"
-    if archive.exists():
-        return archive
-    say(f"Installing {sources.package.name}.")
-    with tempfile.TemporaryDirectory(prefix="flash-", dir=cache) as name:
-        root = Path(name) / "root"
-        root.mkdir()
-        unpack(base, root)
-        for file, line in (("group", f"{DAEMON}:x:{DAEMON_ID}:"), ("passwd", _DAEMON_LINE)):
-            with (root / "etc" / file).open("a") as accounts:
-                accounts.write(f"{line}\n")
-        shutil.copyfile(sources.package, root / "moedge.deb")
-        install = ["chroot", root, "dpkg", "--force-unsafe-io", "--install", "/moedge.deb"]
-        run(install, "moedge could not be installed", {"SOURCE_DATE_EPOCH": str(sources.epoch)})
-        (root / "moedge.deb").unlink()
-        draft = archive.with_suffix(".partial")
-        run(
-            ["tar", "--create", "--numeric-owner", "--sort=name", "--file", draft, "--directory", root, "."],
-            "No archive",
-        )
-        draft.rename(archive)
-    return archive
+    unpack(_debian(sources, cache, say), root)
+    run(["dpkg-deb", "--extract", sources.package, root], "The moedge package could not be unpacked")
+    grub = (root / GRUB).read_bytes()
+    _configure(root)
+    write_initramfs(root, sources.recipe, sources.epoch)
+    lay_over(root, sources)
+    return grub
 
 
 def unpack(archive: Path, root: Path) -> None:
-    """Unpack one of our archives."""
+    """Unpack a tree."""
     command = ["tar", "--extract", "--numeric-owner", "--file", archive, "--directory", root]
     run(command, f"'{archive}' cannot be unpacked")
-
-
-def _debian_tree(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
-    """The archive of the recipe's packages, installed."""
-    recipe = sources.recipe
-    packages, hook = cache / "packages", cache / "initramfs-hook"
-    command: list[str | Path] = ["mmdebstrap", "--quiet", "--mode=root", "--arch=arm64", "--variant=essential"]
-    command += ["--skip=check/qemu", "--skip=essential/unlink", "--skip=download/empty"]
-    command += ['--aptopt=Acquire::Languages "none"', "--dpkgopt=force-unsafe-io"]
-    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "info")]
-    command += [f"--include={','.join(recipe.packages)}"]
-    # Packages are kept for the next build; apt fetches what is missing.
-    archives = '"$1/var/cache/apt/archives"'
-    command += [
-        f"--setup-hook=mkdir -p {archives}; cp {packages}/*.deb {archives}/ 2>/dev/null || true",
-        '--essential-hook=mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/initramfs-tools/hooks"',
-        f'--essential-hook=install -m 755 {hook} "$1/etc/initramfs-tools/hooks/moedge"',
-        f"--essential-hook=printf '{_INITRAMFS}' >\"$1/etc/initramfs-tools/conf.d/moedge\"",
-        f"--customize-hook=cp -n {archives}/*.deb {packages}/; rm -f {archives}/*.deb",
-    ]
-    sections: list[str | Path] = [f"deb {sources.security} {recipe.suite}-security main"] if sources.security else []
-    digest = hashlib.sha256(repr((command, sections, recipe, sources.mirror, sources.epoch)).encode()).hexdigest()[:16]
-    archive = cache / f"{recipe.name}-debian-{digest}.tar"
-    if archive.exists():
-        say(f"Using {archive}.")
-        return archive
-    say("Installing Debian's packages. Their arm64 programs run in qemu, which takes minutes.")
-    packages.mkdir(parents=True, exist_ok=True)
-    hook.write_text(initramfs_hook(recipe))
-    draft = archive.with_suffix(".partial.tar")
-    command += [recipe.suite, draft, sources.mirror, *sections]
-    run(command, "Debian could not be installed", {"SOURCE_DATE_EPOCH": str(sources.epoch)})
-    draft.rename(archive)
-    return archive
-
-
-def initramfs_hook(recipe: Recipe) -> str:
-    """What initramfs-tools runs to take modules in."""
-    return (
-        '#!/bin/sh\n[ "$1" = prereqs ] && exit 0\n. /usr/share/initramfs-tools/hook-functions\n'
-        f"manual_add_modules {' '.join(recipe.modules)}\n"
-    )
 
 
 def lay_over(root: Path, sources: Sources) -> None:
@@ -196,18 +139,18 @@ def lay_over(root: Path, sources: Sources) -> None:
     template.unlink()
     shutil.copyfile(sources.keyring, root / "etc/rauc/keyring.pem")
     for target, services in _SERVICES.items():
-        directory = root / "etc/systemd/system" / target
-        directory.mkdir(parents=True, exist_ok=True)
         for service in services:
             own = (root / "etc/systemd/system" / service).exists()
-            where = "/etc" if own else "/lib"
-            _link(directory / service, f"{where}/systemd/system/{_TEMPLATES.get(service, service)}")
+            name, _, instance = service.partition("@")
+            file = f"{name}@.service" if instance else service
+            goal = f"{'/etc' if own else '/lib'}/systemd/system/{file}"
+            _link(root / "etc/systemd/system" / target / service, goal)
     for path, goal in _LINKS.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
         _link(root / path, goal)
     # Empty, it is neither a first boot nor kept: every boot has an identity of its own, and nothing of ours uses it.
     (root / "etc/machine-id").write_text("")
     (root / "etc/hostname").write_text("moedge\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     release = root / "usr/lib/os-release"
     release.write_text(
         release.read_text()
@@ -228,6 +171,78 @@ def squash(root: Path, image: Path, epoch: int) -> None:
     run(["env", "--unset=SOURCE_DATE_EPOCH", *command], "The root file system could not be written")
 
 
+def python_for_byte_code() -> str:
+    """A Python of the board's version on this machine: its byte code is the same for every processor.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    name = f"python{PYTHON[0]}.{PYTHON[1]}"
+    found = sys.executable if sys.version_info[:2] == PYTHON else shutil.which(name)
+    if found is None:
+        raise ConfigError(
+            f"Building an image needs {name}, the board's, for its byte code. Install it, or build on Debian 12.",
+            key="flash.tools",
+        )
+    return found
+
+
+def _debian(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
+    """The archive of the recipe's packages, unpacked; from `cache` if it was made before."""
+    recipe, packages = sources.recipe, cache / "packages"
+    archives = '"$1/var/cache/apt/archives"'
+    command: list[str | Path] = ["mmdebstrap", "--quiet", "--mode=root", "--arch=arm64", "--variant=extract"]
+    command += ["--skip=check/qemu", "--skip=download/empty", '--aptopt=Acquire::Languages "none"']
+    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "info")]
+    command += [
+        # Packages are kept for the next build; apt fetches what is missing.
+        f"--setup-hook=mkdir -p {archives}; cp {packages}/*.deb {archives}/ 2>/dev/null || true",
+        f"--customize-hook=cp -n {archives}/*.deb {packages}/; rm -f {archives}/*.deb",
+        f"--include={','.join(recipe.packages)}",
+    ]
+    sections: list[str | Path] = [f"deb {sources.security} {recipe.suite}-security main"] if sources.security else []
+    digest = hashlib.sha256(repr((command[1:], sections, sources.mirror, sources.epoch)).encode()).hexdigest()[:16]
+    archive = cache / f"{recipe.name}-{digest}.tar"
+    if archive.exists():
+        say(f"Using {archive}.")
+        return archive
+    say("Unpacking Debian's packages.")
+    packages.mkdir(parents=True, exist_ok=True)
+    draft = archive.with_suffix(".partial.tar")
+    command += [recipe.suite, draft, sources.mirror, *sections]
+    run(command, "Debian could not be unpacked", {"SOURCE_DATE_EPOCH": str(sources.epoch)})
+    draft.rename(archive)
+    return archive
+
+
+def _configure(root: Path) -> None:
+    """What the maintainer scripts of the packages would do, as far as a board needs it.
+
+    Sources: the postinst of base-files, base-passwd, ca-certificates, dbus, systemd, wpasupplicant and moedge in
+    Debian 12. Not done: PAM's common files, since nobody can log in.
+    """
+    for name in ("passwd", "group"):
+        shutil.copyfile(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
+    shutil.copyfile(root / "usr/share/base-files/nsswitch.conf", root / "etc/nsswitch.conf")
+    users = root / "etc/sysusers.d/moedge.conf"  # the package's own file has this name, too: its numbers are any
+    users.parent.mkdir(exist_ok=True)
+    users.write_text(_SYSUSERS + "m moedge video\nm moedge render\n")
+    run(["systemd-sysusers", f"--root={root}"], "Users could not be made")
+    (root / "etc/shadow").chmod(0o600)
+    certificates = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
+    bundle = root / "etc/ssl/certs/ca-certificates.crt"
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    bundle.write_bytes(b"".join(path.read_bytes() for path in certificates))
+    configuration = root / "etc/moedge"
+    for path in (configuration, *configuration.iterdir()):
+        os.chown(path, 0, DAEMON_ID)
+        path.chmod(0o750 if path.is_dir() else 0o640)
+    compile_all = [python_for_byte_code(), "-m", "compileall", "-q", "-s", root, "-p", "/"]
+    libraries = [root / "usr/lib/moedge", root / f"usr/lib/python{PYTHON[0]}.{PYTHON[1]}"]
+    run([*compile_all, "--invalidation-mode", "unchecked-hash", *libraries], "Byte code could not be written")
+
+
 def _link(path: Path, goal: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.symlink_to(goal)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from moedge_devices.flash.build import same_times
 from moedge_devices.flash.layout import MIB, genimage_config
 from moedge_devices.flash.recipe import Recipe, recipe_for
 
 DATA_BYTES = 8 * MIB
+EPOCH = 1_790_000_000
 
 
 def small_recipe() -> Recipe:
@@ -31,7 +34,9 @@ def make_image(directory: Path) -> Path:
         *("genimage", "--config", directory / "genimage.cfg", "--rootpath", directory / "empty"),
         *("--tmppath", directory / "tmp", "--inputpath", inputs, "--outputpath", directory),
     ]
-    subprocess.run(command, check=True, capture_output=True)
+    same_times(inputs, EPOCH)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH)}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     image = directory / "disk.img"
     subprocess.run(["bmaptool", "--quiet", "create", image, "--output", f"{image}.bmap"], check=True)
     return image

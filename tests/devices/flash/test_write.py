@@ -12,7 +12,16 @@ from devices.flash.samples import make_image, need_loop
 from moedge_devices.flash.command import flash
 from moedge_devices.flash.layout import MIB, SEED_PARTITION
 from moedge_devices.flash.seed import unpack
-from moedge_devices.flash.write import Disk, check_disk, disk_from, look_at, place_of, plan_write, read_block_map, verify
+from moedge_devices.flash.write import (
+    Disk,
+    check_disk,
+    disk_from,
+    look_at,
+    place_of,
+    plan_write,
+    read_block_map,
+    verify,
+)
 from moedge_runtime.errors import ConfigError, StorageError
 
 DISK_BYTES = 96 * MIB
@@ -94,9 +103,10 @@ def test_a_disk_whose_partition_is_mounted_is_refused(image: Path, disk: Path, t
 
 
 def test_the_disk_that_this_system_runs_from_is_refused() -> None:
-    entry = {"path": "/dev/sda", "type": "disk", "size": 10**12, "ro": False, "model": "SSD ", "mountpoints": [None],
-             "children": [{"path": "/dev/sda2", "type": "part", "mountpoints": ["/", None],
-                           "children": [{"path": "/dev/mapper/x", "type": "crypt", "mountpoints": ["[SWAP]"]}]}]}  # fmt: skip
+    swap = {"path": "/dev/mapper/x", "type": "crypt", "mountpoints": ["[SWAP]"]}
+    part = {"path": "/dev/sda2", "type": "part", "mountpoints": ["/", None], "children": [swap]}
+    entry = {"path": "/dev/sda", "type": "disk", "size": 10**12, "ro": False, "model": "SSD ", "mountpoints": [None]}
+    entry["children"] = [part]
     disk = disk_from(entry, Path("/dev/sda"))
     assert disk.model == "SSD" and len(disk.used) == 3
     with pytest.raises(ConfigError, match="/dev/sda2 is mounted on /; ") as caught:
