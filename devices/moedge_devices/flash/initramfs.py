@@ -43,7 +43,8 @@ def write_initramfs(root: Path, recipe: Recipe, epoch: int) -> None:
         for directory in DIRECTORIES:
             (tree / directory).mkdir()
         shutil.copy(root / "bin" / "busybox", tree / "bin")
-        shutil.copy(recipe_directory() / "init", tree / "init")
+        (tree / "init").write_bytes((recipe_directory() / "init").read_bytes())
+        (tree / "init").chmod(0o755)
         for module in modules:
             target = tree / module.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,6 @@ _LINKS = {
     "etc/wpa_supplicant/wpa_supplicant-wlan0.conf": "/etc/moedge/wifi.conf",
     "etc/systemd/system/dbus-org.freedesktop.resolve1.service": "/lib/systemd/system/systemd-resolved.service",
     "etc/systemd/system/dbus-org.freedesktop.network1.service": "/lib/systemd/system/systemd-networkd.service",
-    "usr/bin/awk": "/usr/bin/mawk",
 }
 _UNUSED = ("usr/lib/grub", "var/cache", "var/log", "var/lib/apt", "var/lib/dpkg")
 """Not on the board: the boot loader, which has a partition of its own, and what is for changing a root file system."""
@@ -115,7 +114,10 @@ def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], No
         GRUB, for the boot partition.
     """
     unpack(_debian(sources, cache, say), root)
-    run(["dpkg-deb", "--extract", sources.package, root], "The moedge package could not be unpacked")
+    files = root / "moedge.tar"
+    run(["sh", "-c", 'dpkg-deb --fsys-tarfile "$0" >"$1"', sources.package, files], "The moedge package cannot be read")
+    unpack(files, root)
+    files.unlink()
     grub = (root / GRUB).read_bytes()
     _configure(root)
     write_initramfs(root, sources.recipe, sources.epoch)
@@ -125,7 +127,16 @@ def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], No
 
 def unpack(archive: Path, root: Path) -> None:
     """Unpack a tree."""
-    command = ["tar", "--extract", "--numeric-owner", "--file", archive, "--directory", root]
+    command = [
+        "tar",
+        "--extract",
+        "--numeric-owner",
+        "--keep-directory-symlink",
+        "--file",
+        archive,
+        "--directory",
+        root,
+    ]
     run(command, f"'{archive}' cannot be unpacked")
 
 
@@ -133,7 +144,7 @@ def lay_over(root: Path, sources: Sources) -> None:
     """Make of a Debian tree at `root` the root file system of a board: our files, services, version."""
     for name in _UNUSED:
         shutil.rmtree(root / name, ignore_errors=True)
-    shutil.copytree(recipe_directory() / "root", root, dirs_exist_ok=True)
+    _lay_ours(root)
     template = root / "etc/rauc/system.conf.in"
     template.with_suffix("").write_text(template.read_text().replace("@COMPATIBLE@", sources.recipe.compatible))
     template.unlink()
@@ -195,6 +206,8 @@ def _debian(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
     command += ["--skip=check/qemu", "--skip=download/empty", '--aptopt=Acquire::Languages "none"']
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "info")]
     command += [
+        # As in every Debian 12, where packages of their own would do it.
+        '--setup-hook=for name in bin lib sbin; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done',
         # Packages are kept for the next build; apt fetches what is missing.
         f"--setup-hook=mkdir -p {archives}; cp {packages}/*.deb {archives}/ 2>/dev/null || true",
         f"--customize-hook=cp -n {archives}/*.deb {packages}/; rm -f {archives}/*.deb",
@@ -218,12 +231,12 @@ def _debian(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
 def _configure(root: Path) -> None:
     """What the maintainer scripts of the packages would do, as far as a board needs it.
 
-    Sources: the postinst of base-files, base-passwd, ca-certificates, dbus, systemd, wpasupplicant and moedge in
+    Sources: the postinst of base-passwd, ca-certificates, libc-bin, dbus, systemd, wpasupplicant and moedge in
     Debian 12. Not done: PAM's common files, since nobody can log in.
     """
     for name in ("passwd", "group"):
         shutil.copyfile(root / f"usr/share/base-passwd/{name}.master", root / "etc" / name)
-    shutil.copyfile(root / "usr/share/base-files/nsswitch.conf", root / "etc/nsswitch.conf")
+    shutil.copyfile(root / "usr/share/libc-bin/nsswitch.conf", root / "etc/nsswitch.conf")
     users = root / "etc/sysusers.d/moedge.conf"  # the package's own file has this name, too: its numbers are any
     users.parent.mkdir(exist_ok=True)
     users.write_text(_SYSUSERS + "m moedge video\nm moedge render\n")
@@ -240,6 +253,19 @@ def _configure(root: Path) -> None:
     compile_all = [python_for_byte_code(), "-m", "compileall", "-q", "-s", root, "-p", "/"]
     libraries = [root / "usr/lib/moedge", root / f"usr/lib/python{PYTHON[0]}.{PYTHON[1]}"]
     run([*compile_all, "--invalidation-mode", "unchecked-hash", *libraries], "Byte code could not be written")
+
+
+def _lay_ours(root: Path) -> None:
+    """Copy devices/image/root, with modes of its own: a checkout or an installed wheel may have lost them."""
+    ours = recipe_directory() / "root"
+    for source in sorted(ours.rglob("*")):
+        target = root / source.relative_to(ours)
+        if source.is_dir():
+            target.mkdir(mode=0o755, exist_ok=True)
+        else:
+            content = source.read_bytes()
+            target.write_bytes(content)
+            target.chmod(0o755 if content.startswith(b"#!") else 0o644)
 
 
 def _link(path: Path, goal: str) -> None:
