@@ -30,8 +30,8 @@ def main() -> int:
         with scenario:
             scenario.first_boot()
             scenario.refusals()
-            scenario.kept_update()
             scenario.undone_update()
+            scenario.kept_update()
             scenario.power_cuts(options.cuts)
     except BoardError as error:
         print(f"board_image: {error}", file=sys.stderr)

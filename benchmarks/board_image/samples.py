@@ -42,8 +42,8 @@ class Signer:
         return made
 
 
-def overlay(directory: Path, *, broken: bool = False) -> Path:
-    """A root shell on the serial line; `broken`: a daemon that ends at once."""
+def overlay(directory: Path) -> Path:
+    """A root shell on the serial line, and more patience."""
     unit = directory / "etc/systemd/system/serial-getty@ttyAMA0.service.d/shell.conf"
     unit.parent.mkdir(parents=True, exist_ok=True)
     shell = (
@@ -56,10 +56,6 @@ def overlay(directory: Path, *, broken: bool = False) -> Path:
     slow = directory / "etc/systemd/system.conf.d/slow.conf"
     slow.parent.mkdir(parents=True, exist_ok=True)
     slow.write_text("[Manager]\nDefaultTimeoutStartSec=900\nRuntimeWatchdogSec=off\n")
-    if broken:
-        drop_in = directory / "etc/systemd/system/moedge.service.d/broken.conf"
-        drop_in.parent.mkdir(parents=True, exist_ok=True)
-        drop_in.write_text("[Service]\nExecStart=\nExecStart=/bin/false\n")
     return directory
 
 
@@ -96,40 +92,16 @@ def data(directory: Path, bundle: Path, video: Path) -> Path:
         *(*MOEDGE, "bundle", "keys", "--version", 1, "--root", keys / "root.pub", "--signer", keys / "signing.pub"),
         *("--sign-with", keys / "root.key", "--out", keys / "keys-1.json", "--board-file", trusted),
     )
-    run(
-        *(
-            *MOEDGE,
-            "bundle",
-            "publish",
-            published,
-            bundle,
-            "--key",
-            keys / "signing.key",
-            "--keys",
-            keys / "keys-1.json",
-        ),
-        *("--name", "panel", "--version", "1", "--channel", "stable"),
-    )
+    signed = ("--key", keys / "signing.key", "--keys", keys / "keys-1.json")
+    named = ("--name", "panel", "--version", "1", "--channel", "stable")
+    run(*MOEDGE, "bundle", "publish", published, bundle, *signed, *named)
     options = ("--store", store, "--source", published, "--keys", trusted)
     run(*MOEDGE, "bundle", "install", "panel@1", *options)
     run(*MOEDGE, "bundle", "use", "panel@1", "--store", store)
     return directory
 
 
-def build(out: Path, package: Path, signer: Signer, version: str, cache: Path, *options: object) -> Path:
+def build(out: Path, package: Path, signer: Signer, *options: object) -> None:
     """`moedge flash build`."""
-    run(
-        *(
-            *MOEDGE,
-            "flash",
-            "build",
-            "--profile",
-            "generic-arm64",
-            "--package",
-            package,
-            "--keyring",
-            signer.certificate,
-        ),
-        *("--version", version, "--cache", cache, "--command-line", CONSOLE, "--out", out, *options),
-    )
-    return out
+    common = ("--package", package, "--keyring", signer.certificate, "--command-line", CONSOLE, "--out", out)
+    run(*MOEDGE, "flash", "build", "--profile", "generic-arm64", *common, *options)

@@ -176,7 +176,20 @@ def lay_over(root: Path, sources: Sources) -> None:
 def squash(root: Path, image: Path, epoch: int) -> None:
     """The tree as one read-only file system. LZO, since GRUB reads the kernel from it and knows no newer one."""
     image.unlink(missing_ok=True)
-    command = ["mksquashfs", root, image, "-comp", "lzo", "-b", "256K", "-noappend", "-no-progress", "-quiet"]
+    command = [
+        "mksquashfs",
+        root,
+        image,
+        "-comp",
+        "lzo",
+        "-Xalgorithm",
+        "lzo1x_1",
+        "-b",
+        "256K",
+        "-noappend",
+        "-no-progress",
+        "-quiet",
+    ]
     command += ["-all-time", str(epoch), "-mkfs-time", str(epoch)]
     # mksquashfs refuses times from both its options and the environment.
     run(["env", "--unset=SOURCE_DATE_EPOCH", *command], "The root file system could not be written")
