@@ -161,11 +161,11 @@ def _boot_partition(directory: Path, grub: bytes, command_line: str) -> list[str
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         (directory / path).write_bytes(content)
     for name in ("grubenv", "grubenv.last"):
-        path = directory / "EFI" / "debian" / name
-        run(["grub-editenv", path, "create"], "The boot loader's variables could not be made")
+        block = directory / "EFI" / "debian" / name
+        run(["grub-editenv", block, "create"], "The boot loader's variables could not be made")
         variables = ("ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
-        run(["grub-editenv", path, "set", *variables], "The boot loader's variables could not be set")
-        files[f"EFI/debian/{name}"] = path.read_bytes()
+        run(["grub-editenv", block, "set", *variables], "The boot loader's variables could not be set")
+        files[f"EFI/debian/{name}"] = block.read_bytes()
     return sorted(files)
 
 

@@ -61,7 +61,7 @@ def loading_order(root: Path, release: str, names: tuple[str, ...]) -> list[Path
     """
     order: dict[Path, None] = {}
     for name in names:
-        command = ["modprobe", "--dirname", root, "--set-version", release, "--show-depends", name]
+        command = ["modprobe", "--dirname", str(root), "--set-version", release, "--show-depends", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ConfigError(f"Kernel {release} has no module '{name}'. Change the recipe.", key="flash.module")

@@ -127,16 +127,8 @@ def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], No
 
 def unpack(archive: Path, root: Path) -> None:
     """Unpack a tree."""
-    command = [
-        "tar",
-        "--extract",
-        "--numeric-owner",
-        "--keep-directory-symlink",
-        "--file",
-        archive,
-        "--directory",
-        root,
-    ]
+    command: list[str | Path] = ["tar", "--extract", "--numeric-owner", "--keep-directory-symlink"]
+    command += ["--file", archive, "--directory", root]
     run(command, f"'{archive}' cannot be unpacked")
 
 
@@ -176,20 +168,8 @@ def lay_over(root: Path, sources: Sources) -> None:
 def squash(root: Path, image: Path, epoch: int) -> None:
     """The tree as one read-only file system. LZO, since GRUB reads the kernel from it and knows no newer one."""
     image.unlink(missing_ok=True)
-    command = [
-        "mksquashfs",
-        root,
-        image,
-        "-comp",
-        "lzo",
-        "-Xalgorithm",
-        "lzo1x_1",
-        "-b",
-        "256K",
-        "-noappend",
-        "-no-progress",
-        "-quiet",
-    ]
+    command: list[str | Path] = ["mksquashfs", root, image, "-noappend", "-no-progress", "-quiet"]
+    command += ["-comp", "lzo", "-Xalgorithm", "lzo1x_1", "-b", "256K"]
     command += ["-all-time", str(epoch), "-mkfs-time", str(epoch)]
     # mksquashfs refuses times from both its options and the environment.
     run(["env", "--unset=SOURCE_DATE_EPOCH", *command], "The root file system could not be written")
@@ -263,7 +243,7 @@ def _configure(root: Path) -> None:
     for path in (configuration, *configuration.iterdir()):
         os.chown(path, 0, DAEMON_ID)
         path.chmod(0o750 if path.is_dir() else 0o640)
-    compile_all = [python_for_byte_code(), "-m", "compileall", "-q", "-s", root, "-p", "/"]
+    compile_all: list[str | Path] = [python_for_byte_code(), "-m", "compileall", "-q", "-s", root, "-p", "/"]
     libraries = [root / "usr/lib/moedge", root / f"usr/lib/python{PYTHON[0]}.{PYTHON[1]}"]
     run([*compile_all, "--invalidation-mode", "unchecked-hash", *libraries], "Byte code could not be written")
 

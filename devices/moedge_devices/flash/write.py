@@ -145,7 +145,7 @@ def look_at(device: Path) -> Disk:
 
 def disk_from(entry: dict[str, Any], device: Path) -> Disk:
     """A disk as lsblk's JSON has it."""
-    used = []
+    used: list[str] = []
 
     def walk(node: dict[str, Any], depth: int) -> None:
         used.extend(f"{node['path']} is mounted on {point}" for point in node.get("mountpoints") or [] if point)
