@@ -72,19 +72,14 @@ class Board:
     def say(self, command: str, within_s: float = 120.0) -> str:
         """What a command of the shell prints."""
         self._heard = ""
-        self._line.sendall(f"{command}; echo \"'end'\"$?\n".encode())
-        self.wait_for(re.escape(command[-20:]) + r"[^\n]*\n", within_s)
-        text = ""
+        self._line.sendall(f"{command}; echo \"'end'\"$?\n".encode())  # the shell does not echo
         deadline_s = time.monotonic() + within_s
-        while True:
-            match = re.search(r"'end'(\d+)", self._heard)
-            if match:
-                text = self._heard[: match.start()]
-                self._heard = self._heard[match.end() :]
-                return text.replace("\r", "").strip()
+        while not (match := re.search(r"'end'\d+", self._heard)):
             if time.monotonic() > deadline_s or self._process.poll() is not None:
                 raise BoardError(f"'{command}' has not ended within {within_s:g} s: {self._heard[-2000:]}")
             self._listen()
+        text, self._heard = self._heard[: match.start()], self._heard[match.end() :]
+        return text.replace("\r", "").removeprefix(f"{PROMPT} ").strip()
 
     def begin(self, command: str) -> None:
         """Type a command and wait for nothing."""
