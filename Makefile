@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels deb test-deb lock-deb clean
+.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels deb test-deb lock-deb test-image clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -111,6 +111,13 @@ lock-deb: $(VENV)-wheels/.installed ## choose anew which versions of Python libr
 	for python in 3.10 3.11; do $(VENV)-wheels/bin/uv pip compile --quiet pyproject.toml --extra camera --extra broker --extra update --upgrade \
 	  --generate-hashes --python-version $$python --python-platform aarch64-manylinux_2_28 --no-annotate --no-header \
 	  --output-file devices/debian/requirements-$$python.txt || exit 1; done
+
+# Of test-image: how often the power is cut during one update.
+CUTS ?= 10
+
+test-image: $(VENV)/.installed-dev ## build an image, boot it in qemu, update it, cut its power: an hour and more, root; needs `make demo deb` before
+	PYTHONPATH=benchmarks $(BIN)/python -m board_image out/image --package dist/moedge_*~deb12_arm64.deb \
+	  --bundle out/demo/panel-int4 --cuts $(CUTS)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(VENV)-wheels out build dist

@@ -1,0 +1,124 @@
+"""qemu-system-aarch64 with UEFI, a root shell on its serial line, and a switch to cut its power."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+FIRMWARE = Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd")
+PROMPT = "board-shell#"
+"""What the test overlay makes the shell print when it waits for a command."""
+
+
+class BoardError(Exception):
+    """The machine has not done in time what was wanted of it; with the end of its log."""
+
+
+class Board:
+    """One machine that runs until its power is cut.
+
+    Args:
+        disk: qcow2; kept.
+        updates: A raw disk that is read only; None for none.
+        log: Everything it says, appended.
+        snapshot: Go on from this state of `disk` instead of booting.
+    """
+
+    def __init__(self, disk: Path, updates: Path | None, log: Path, snapshot: str | None = None) -> None:
+        self._log = log
+        self._start = log.stat().st_size if log.exists() else 0
+        self._heard = ""
+        ours, theirs = socket.socketpair()
+        command = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a76", "-accel", "tcg,thread=multi", "-smp", "2"]
+        command += ["-m", "1024", "-bios", str(FIRMWARE), "-nographic", "-nodefaults"]
+        command += ["-drive", f"file={disk},if=none,id=disk,format=qcow2,cache=writeback"]
+        command += ["-device", "virtio-blk-pci,drive=disk,bootindex=0", "-device", "virtio-rng-pci"]
+        command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
+        command += ["-chardev", f"socket,id=serial,fd={theirs.fileno()}", "-serial", "chardev:serial"]
+        self._control = log.with_suffix(".monitor")
+        self._control.unlink(missing_ok=True)
+        command += ["-monitor", f"unix:{self._control},server=on,wait=off"]
+        if updates:
+            command += ["-drive", f"file={updates},if=none,id=updates,format=raw,readonly=on"]
+            command += ["-device", "virtio-blk-pci,drive=updates"]
+        if snapshot:
+            command += ["-loadvm", snapshot]
+        self._line = ours
+        self._line.settimeout(1.0)
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+        theirs.close()
+
+    def wait_for(self, pattern: str, within_s: float) -> re.Match[str]:
+        """The first match in what it says from now on; what is before and in the match is used up.
+
+        Raises:
+            BoardError: There is none in time, or the machine has ended.
+        """
+        deadline_s = time.monotonic() + within_s
+        while True:
+            match = re.search(pattern, self._heard)
+            if match:
+                self._heard = self._heard[match.end() :]
+                return match
+            if time.monotonic() > deadline_s or self._process.poll() is not None:
+                raise BoardError(f"No '{pattern}' within {within_s:g} s. It said at last:\n{self._heard[-2000:]}")
+            self._listen()
+
+    def say(self, command: str, within_s: float = 120.0) -> str:
+        """What a command of the shell prints."""
+        self._heard = ""
+        self._line.sendall(f"{command}; echo \"'end'\"$?\n".encode())  # the shell does not echo
+        deadline_s = time.monotonic() + within_s
+        while not (match := re.search(r"'end'\d+", self._heard)):
+            if time.monotonic() > deadline_s or self._process.poll() is not None:
+                raise BoardError(f"'{command}' has not ended within {within_s:g} s: {self._heard[-2000:]}")
+            self._listen()
+        text, self._heard = self._heard[: match.start()], self._heard[match.end() :]
+        return text.replace("\r", "").removeprefix(f"{PROMPT} ").strip()
+
+    def begin(self, command: str) -> None:
+        """Type a command and wait for nothing."""
+        self._heard = ""
+        self._line.sendall(f"{command}\n".encode())
+
+    def listen_for(self, seconds: float) -> None:
+        """Let it go on for so long."""
+        deadline_s = time.monotonic() + seconds
+        while time.monotonic() < deadline_s and self._process.poll() is None:
+            self._listen(min(1.0, max(0.01, deadline_s - time.monotonic())))
+
+    def save(self, name: str) -> None:
+        """Keep its state, memory included, in its disk."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self._control))
+            control.settimeout(300)
+            control.recv(4096)
+            control.sendall(f"savevm {name}\n".encode())
+            said = b""
+            while b"(qemu)" not in said.partition(b"savevm")[2]:
+                said += control.recv(4096)
+
+    def cut_power(self) -> None:
+        """Kill the emulator: what the machine's kernel has not written is lost."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._line.close()
+
+    def _listen(self, within_s: float = 1.0) -> None:
+        self._line.settimeout(within_s)
+        try:
+            data = self._line.recv(65536)
+        except TimeoutError:
+            return
+        if not data:
+            time.sleep(0.05)
+            return
+        with self._log.open("ab") as file:
+            file.write(data)
+        self._heard += data.decode(errors="replace")

@@ -1,0 +1,107 @@
+"""What the test builds from: keys, a store with the demo model, seeds, an overlay with a shell, images and updates."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from board_image.emulator import PROMPT
+
+MOEDGE = [sys.executable, "-m", "moedge_runtime"]
+CONSOLE = "console=ttyAMA0 systemd.show_status=no"
+WITHIN_S = 400
+"""For answers of a new system: its time in the emulator."""
+CAMERA = "file:/var/lib/moedge/panel.mp4"
+
+
+def run(*command: object) -> None:
+    """Run a program; its output goes to standard error."""
+    subprocess.run([str(part) for part in command], check=True, stdout=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A certificate, its key."""
+
+    certificate: Path
+    key: Path
+
+    @classmethod
+    def make(cls, directory: Path, name: str) -> Signer:
+        """One that signs itself, as docs/flash.md has it."""
+        made = cls(directory / f"{name}.pem", directory / f"{name}.key")
+        if not made.key.exists():
+            run(
+                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+                *("-days", 3650, "-subj", f"/CN={name}", "-keyout", made.key, "-out", made.certificate),
+            )
+        return made
+
+
+def overlay(directory: Path) -> Path:
+    """A root shell on the serial line, and more patience."""
+    unit = directory / "etc/systemd/system/serial-getty@ttyAMA0.service.d/shell.conf"
+    unit.parent.mkdir(parents=True, exist_ok=True)
+    shell = (
+        f"/bin/sh -c 'stty -echo cols 1000; export PS1=\"{PROMPT} \" TERM=dumb; exec /bin/bash --norc --noprofile -i'"
+    )
+    unit.write_text(
+        f"[Service]\nExecStart=\nExecStart=-{shell}\nType=simple\nStandardInput=tty\nStandardOutput=tty\nStandardError=tty\n"
+    )
+    # An emulator on a busy machine is slower than any board.
+    slow = directory / "etc/systemd/system.conf.d/slow.conf"
+    slow.parent.mkdir(parents=True, exist_ok=True)
+    slow.write_text("[Manager]\nDefaultTimeoutStartSec=900\nRuntimeWatchdogSec=off\n")
+    return directory
+
+
+def seed(directory: Path, port: int) -> Path:
+    """The files of one device whose broker is outside the machine."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        "version": 1,
+        "device": "bench-01",
+        "model": {"bundle": "/var/lib/moedge/store/current/panel", "memory": "300M"},
+        "mqtt": {"url": f"mqtt://10.0.2.2:{port}"},
+        "cameras": {"panel": {"source": CAMERA, "loop": True, "fps": 0.5}},
+        "watches": [{"name": "reading", "camera": "panel", "question": "What is the reading?", "interval": 10}],
+    }
+    (directory / "moedge.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (directory / "device.json").write_text('{"device": "bench-01", "profile": "generic-arm64"}\n')
+    (directory / "update.yaml").write_text(f"version: 1\nanswers: 1\nwithin: {WITHIN_S}\n")
+    return directory
+
+
+def data(directory: Path, bundle: Path, video: Path) -> Path:
+    """What lies on the data partition: a store with the demo model, and a video for the camera."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "panel.mp4").write_bytes(video.read_bytes())
+    store, keys = directory / "store", directory.parent / "keys"
+    if store.exists():
+        return directory
+    keys.mkdir(exist_ok=True)
+    for name in ("root", "signing"):
+        run("openssl", "genpkey", "-algorithm", "ed25519", "-out", keys / f"{name}.key")
+        run("openssl", "pkey", "-in", keys / f"{name}.key", "-pubout", "-out", keys / f"{name}.pub")
+    trusted, published = keys / "update-keys.json", directory.parent / "published"
+    run(
+        *(*MOEDGE, "bundle", "keys", "--version", 1, "--root", keys / "root.pub", "--signer", keys / "signing.pub"),
+        *("--sign-with", keys / "root.key", "--out", keys / "keys-1.json", "--board-file", trusted),
+    )
+    signed = ("--key", keys / "signing.key", "--keys", keys / "keys-1.json")
+    named = ("--name", "panel", "--version", "1", "--channel", "stable")
+    run(*MOEDGE, "bundle", "publish", published, bundle, *signed, *named)
+    options = ("--store", store, "--source", published, "--keys", trusted)
+    run(*MOEDGE, "bundle", "install", "panel@1", *options)
+    run(*MOEDGE, "bundle", "use", "panel@1", "--store", store)
+    return directory
+
+
+def build(out: Path, package: Path, signer: Signer, *options: object) -> None:
+    """`moedge flash build`."""
+    common = ("--package", package, "--keyring", signer.certificate, "--command-line", CONSOLE, "--out", out)
+    run(*MOEDGE, "flash", "build", "--profile", "generic-arm64", *common, *options)

@@ -1,0 +1,1 @@
+"""System images for boards: build, write, seed, update (docs/flash.md)."""

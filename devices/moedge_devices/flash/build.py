@@ -1,0 +1,213 @@
+"""Builds images and update bundles. Needs root: a root file system holds files of other users."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from moedge_runtime.errors import ConfigError
+
+from moedge_devices.flash.confirm import confirmed_text
+from moedge_devices.flash.layout import MIB, ROOT_PARTITIONS, fixed_uuid, genimage_config
+from moedge_devices.flash.recipe import Recipe, recipe_directory
+from moedge_devices.flash.rootfs import DAEMON_ID, Sources, make_tree, python_for_byte_code, squash
+from moedge_devices.flash.seed import pack
+from moedge_devices.flash.tools import need, run
+from moedge_devices.flash.write import place_of
+
+Say = Callable[[str], None]
+_ROOT_TOOLS = ("mmdebstrap", "mksquashfs", "dpkg-deb", "systemd-sysusers", "depmod", "modprobe", "cpio")
+_FREE = 2
+"""The data partition of an image is so many times what is put into it; an ext4 needs room for its own."""
+
+
+def build_image(
+    sources: Sources, out: Path, *, seed: Mapping[str, bytes], data: Path | None, cache: Path, say: Say
+) -> None:
+    """Write an image to `out`, and its block map to `out`.bmap.
+
+    Args:
+        sources: Of the root file system.
+        out: The image.
+        seed: Files of the device; none for an image that is seeded when it is written.
+        data: Laid into /var/lib/moedge; None for nothing.
+        cache: For what is expensive and the same next time.
+        say: Told each step.
+
+    Raises:
+        ConfigError: An input is wrong, or a program is missing.
+        StorageError: A program failed.
+    """
+    need(*_ROOT_TOOLS, "genimage", "mcopy", "mkfs.vfat", "mke2fs", "grub-editenv", "bmaptool", "sfdisk", "fallocate")
+    recipe = sources.recipe
+    packed = pack(seed, recipe.seed_mib * MIB)
+    with _root_file_system(sources, cache, say) as (work, grub):
+        (work / "input" / "seed.tar").write_bytes(packed.ljust(512, b"\0"))
+        boot_files = _boot_partition(work / "input" / "boot", grub, sources.command_line)
+        size = _data_partition(sources, work, data)
+        config = work / "genimage.cfg"
+        config.write_text(genimage_config(recipe, size, boot_files))
+        same_times(work / "input", sources.epoch)
+        say("Writing the partitions.")
+        (work / "empty").mkdir()
+        run(
+            [
+                *("genimage", "--config", config, "--rootpath", work / "empty", "--tmppath", work / "tmp"),
+                *("--inputpath", work / "input", "--outputpath", work / "output"),
+            ],
+            "The image could not be written",
+            {"SOURCE_DATE_EPOCH": str(sources.epoch)},
+        )
+        _publish(work / "output" / "disk.img", out)
+        # Only slot B is not written to disks. Zeros elsewhere count: no old seed or journal may shine through.
+        offset, size = place_of(ROOT_PARTITIONS["B"], out)
+        run(
+            ["fallocate", "--punch-hole", "--offset", str(offset), "--length", str(size), out],
+            "Slot B cannot be left out",
+        )
+    block_map = out.with_name(out.name + ".bmap")
+    run(["bmaptool", "--quiet", "create", out, "--output", block_map], "The block map could not be made")
+
+
+def build_update(sources: Sources, out: Path, *, certificate: Path, key: Path, cache: Path, say: Say) -> None:
+    """Write a signed update bundle for RAUC to `out`.
+
+    Args:
+        sources: Of the root file system.
+        out: The bundle, *.raucb.
+        certificate: PEM; one of those in the keyrings of boards, or signed by one.
+        key: PEM of its key.
+        cache: As for `build_image`.
+        say: Told each step.
+
+    Raises:
+        ConfigError: An input is wrong, or a program is missing.
+        StorageError: A program failed.
+    """
+    need(*_ROOT_TOOLS, "rauc")
+    with _root_file_system(sources, cache, say) as (work, _):
+        content = work / "bundle"
+        content.mkdir()
+        (work / "input" / "root.squashfs").rename(content / "root.img")
+        (content / "version").write_text(f"{sources.version}\n")
+        (content / "manifest.raucm").write_text(manifest(sources))
+        same_times(content, sources.epoch)
+        bundle_from(content, certificate, key, work / "update.raucb", sources.keyring)
+        _publish(work / "update.raucb", out)
+
+
+def manifest(sources: Sources) -> str:
+    """RAUC's manifest of an update."""
+    return (
+        f"[update]\ncompatible={sources.recipe.compatible}\nversion={sources.version}\nbuild={sources.build()}\n\n"
+        "[bundle]\nformat=verity\n\n[image.rootfs]\nfilename=root.img\n"
+    )
+
+
+def bundle_from(content: Path, certificate: Path, key: Path, out: Path, keyring: Path) -> None:
+    """Sign a directory as an update bundle.
+
+    Raises:
+        StorageError: RAUC refuses, for example a certificate that the keyring does not know.
+    """
+    run(
+        ["rauc", "bundle", f"--cert={certificate}", f"--key={key}", f"--keyring={keyring}", content, out],
+        "The update bundle could not be signed",
+    )
+
+
+@contextmanager
+def _root_file_system(sources: Sources, cache: Path, say: Say) -> Iterator[tuple[Path, bytes]]:
+    """A working directory with `input/root.squashfs`, and GRUB."""
+    sources.check()
+    if os.geteuid() != 0:
+        raise ConfigError("Building an image needs root: run the command with sudo.", key="flash.root")
+    python_for_byte_code()
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="flash-", dir=cache) as name:
+        work = Path(name)
+        root, image = work / "root", work / "input" / "root.squashfs"
+        root.mkdir()
+        (work / "input").mkdir()
+        grub = make_tree(sources, root, cache, say)
+        say("Writing the root file system.")
+        squash(root, image, sources.epoch)
+        _check_size(image, sources.recipe)
+        yield work, grub
+
+
+def _check_size(image: Path, recipe: Recipe) -> None:
+    size, room = image.stat().st_size, recipe.slot_mib * MIB
+    if size > room:
+        raise ConfigError(
+            f"The root file system has {size:,} bytes; a slot of '{recipe.name}' has {room:,}. Take packages, or files "
+            f"of the overlay, out. Boards that were flashed keep the size of their slots.",
+            key="flash.slot_full",
+        )
+
+
+def _boot_partition(directory: Path, grub: bytes, command_line: str) -> list[str]:
+    """Write the files of the boot partition; their paths."""
+    template = (recipe_directory() / "grub.cfg").read_text()
+    files = {
+        "EFI/BOOT/BOOTAA64.EFI": grub,
+        "EFI/debian/grub.cfg": template.replace("@CMDLINE@", command_line).encode(),
+    }
+    for path, content in files.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(content)
+    for name in ("grubenv", "grubenv.last"):
+        block = directory / "EFI" / "debian" / name
+        run(["grub-editenv", block, "create"], "The boot loader's variables could not be made")
+        variables = ("ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
+        run(["grub-editenv", block, "set", *variables], "The boot loader's variables could not be set")
+        files[f"EFI/debian/{name}"] = block.read_bytes()
+    return sorted(files)
+
+
+def _data_partition(sources: Sources, work: Path, data: Path | None) -> int:
+    """Write `input/data.ext4`; its size in bytes."""
+    tree, recipe = work / "data", sources.recipe
+    configuration = tree / "system" / "etc"
+    configuration.mkdir(parents=True)
+    for path in sorted((work / "root" / "etc" / "moedge").iterdir()):
+        shutil.copy2(path, configuration)
+        os.chown(configuration / path.name, 0, DAEMON_ID)
+    os.chown(configuration, 0, DAEMON_ID)
+    configuration.chmod(0o750)
+    # What is flashed counts; only updates have to prove themselves.
+    (tree / "system" / "confirmed.json").write_bytes(confirmed_text({"A": sources.build()}))
+    if data:  # cp keeps the hard links of a store
+        run(["cp", "--archive", "--no-preserve=ownership", f"{data}/.", tree], f"'{data}' cannot be copied")
+    same_times(tree, sources.epoch)
+    files = {path.lstat().st_ino: path.lstat().st_size for path in tree.rglob("*")}  # hard links count once
+    used = sum(files.values())
+    size = max(recipe.data_mib, -(-used * _FREE // MIB)) * MIB
+    image = work / "input" / "data.ext4"
+    identity = fixed_uuid(recipe, "data-file-system")
+    run(
+        [
+            *("mke2fs", "-q", "-t", "ext4", "-L", "moedge-data", "-m", "0", "-U", identity),
+            *("-E", f"hash_seed={identity},nodiscard", "-d", tree, image, f"{size // 1024}k"),
+        ],
+        "The data partition could not be written",
+        {"E2FSPROGS_FAKE_TIME": str(sources.epoch)},
+    )
+    return size
+
+
+def same_times(directory: Path, epoch: int) -> None:
+    """Give every file the one time of the build."""
+    for path in (directory, *directory.rglob("*")):
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+
+def _publish(made: Path, out: Path) -> None:
+    """Let `out` appear whole."""
+    draft = out.with_name(f".{out.name}.new")
+    run(["cp", "--sparse=never", made, draft], f"'{out}' cannot be written")
+    draft.replace(out)

@@ -1,0 +1,196 @@
+"""`moedge flash`: build and write on a workstation; seed and confirm on the board, run by units of the image."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from moedge_runtime import __version__
+from moedge_runtime.errors import ConfigError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+
+EXIT_WENT_BACK = 3
+"""Of `confirm`: the system did not answer, and the other slot is booted. The unit takes other codes for a crash."""
+
+
+@click.group()
+def flash() -> None:
+    """System images for boards: build one, write it to a disk, update it (docs/flash.md)."""
+
+
+@flash.command()
+@click.argument("device", required=False)
+@click.option("--profile", metavar="NAME", help="Without DEVICE: for boards of this profile, without a seed.")
+@click.option(
+    "--file", "-f", "fleet", default="fleet.yaml", show_default=True, metavar="FILE", help="The fleet of DEVICE."
+)
+@click.option("--out", "-o", required=True, type=click.Path(dir_okay=False, path_type=Path), help="*.img, or *.raucb.")
+@click.option("--package", required=True, type=_FILE, help="The moedge package for the board, of `make deb`.")
+@click.option("--keyring", required=True, type=_FILE, help="PEM certificates of who may sign updates for the board.")
+@click.option("--update", is_flag=True, help="Build a signed update bundle instead of an image.")
+@click.option("--cert", type=_FILE, help="With --update: PEM certificate to sign with.")
+@click.option("--key", type=_FILE, help="With --update: PEM file of its key.")
+@click.option("--version", "system_version", help=f"Version of the system.  [default: {__version__}]")
+@click.option("--seed", type=_DIRECTORY, help="More files for the device's /etc/moedge: keys, environment, wifi.conf.")
+@click.option(
+    "--data", type=_DIRECTORY, help="Laid into /var/lib/moedge, for example store/ of `moedge bundle install`."
+)
+@click.option("--overlay", type=_DIRECTORY, help="Files laid over the root file system.")
+@click.option("--command-line", default="", metavar="TEXT", help="More for the kernel's command line: console=ttyS0.")
+@click.option("--mirror", metavar="URL", help="Of Debian; one of snapshot.debian.org gives the same packages later.")
+@click.option("--security/--no-security", default=True, show_default=True, help="With Debian's security updates.")
+@click.option(
+    "--cache", type=click.Path(file_okay=False, path_type=Path), help="What builds have in common.  [default: ~/.cache]"
+)
+def build(*, device: str | None, profile: str | None, fleet: str, out: Path, update: bool, **options: Any) -> None:
+    """Build an image for DEVICE of a fleet, or for any board of a profile. Needs root.
+
+    SOURCE_DATE_EPOCH is the time that files get; the same input gives the same root file system.
+    """
+    from moedge_devices.flash.build import build_image, build_update  # noqa: PLC0415  `moedge flash --help` stays fast
+    from moedge_devices.flash.recipe import recipe_for  # noqa: PLC0415
+    from moedge_devices.flash.rootfs import MIRROR, SECURITY, Sources  # noqa: PLC0415
+
+    if (device is None) == (profile is None):
+        raise ConfigError("Give either DEVICE of a fleet file, or --profile.", key="flash.for_whom")
+    named, seed = (None, {}) if device is None else _device(fleet, device)
+    seed |= _seed(options["seed"])
+    recipe = recipe_for(profile or named or "generic-arm64")
+    sources = Sources(
+        recipe=recipe,
+        package=options["package"],
+        keyring=options["keyring"],
+        version=options["system_version"] or __version__,
+        overlay=options["overlay"],
+        command_line=options["command_line"],
+        mirror=options["mirror"] or MIRROR,
+        security=SECURITY if options["security"] else None,
+        epoch=_epoch(),
+    )
+    cache = options["cache"] or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moedge" / "image"
+    if not update:
+        build_image(sources, out, seed=seed, data=options["data"], cache=cache, say=_say)
+    elif options["cert"] is None or options["key"] is None:
+        raise ConfigError("An update bundle has to be signed: give --cert and --key.", key="flash.unsigned")
+    elif seed or options["data"]:
+        raise ConfigError(
+            "An update bundle is for every board: leave out DEVICE, --seed and --data.", key="flash.update"
+        )
+    else:
+        build_update(sources, out, certificate=options["cert"], key=options["key"], cache=cache, say=_say)
+    _say(f"{out}: {out.stat().st_size:,} bytes, {recipe.name} {sources.version}, build {sources.build()}.")
+
+
+@flash.command()
+@click.argument("image", type=_FILE)
+@click.argument("disk", type=click.Path(path_type=Path))
+@click.option("--device", metavar="NAME", help="Give the disk the seed of this device.")
+@click.option(
+    "--file", "-f", "fleet", default="fleet.yaml", show_default=True, metavar="FILE", help="The fleet of --device."
+)
+@click.option("--seed", type=_DIRECTORY, help="More files for the device's /etc/moedge: keys, environment, wifi.conf.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and write nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def write(
+    *, image: Path, disk: Path, device: str | None, fleet: str, seed: Path | None, dry_run: bool, yes: bool
+) -> None:
+    """Write IMAGE to DISK, a whole one that nobody uses, and read it back."""
+    from moedge_devices.flash.write import execute, plan_write  # noqa: PLC0415  `moedge flash --help` stays fast
+
+    files = (_device(fleet, device)[1] if device else {}) | _seed(seed)
+    plan = plan_write(image, disk, files)
+    click.echo("\n".join(plan.lines()))
+    if dry_run:
+        return
+    if not yes:
+        click.confirm(f"Overwrite {disk}?", abort=True, err=True)
+    execute(plan, _say)
+    click.echo(f"{disk} holds {image.name} and was read back.")
+
+
+@flash.command()
+def seed() -> None:
+    """On the board: take this device's seed, once, and set the host name. moedge-seed.service runs it."""
+    from moedge_devices.flash.seed import set_host_name, take  # noqa: PLC0415  `moedge flash --help` stays fast
+
+    try:
+        taken = take()
+    finally:
+        name = set_host_name()
+    _say(f"Seed: {', '.join(taken) if taken else 'none to take'}. Host name: {name or 'as it was'}.")
+
+
+@flash.command()
+def confirm() -> int:
+    """On the board: keep the booted system if its daemon answers, else go back. moedge-confirm.service runs it."""
+    from moedge_devices.flash import confirm as board  # noqa: PLC0415  `moedge flash --help` stays fast
+    from moedge_devices.store.config import load_update_config  # noqa: PLC0415
+    from moedge_devices.store.daemon import RunningDaemon  # noqa: PLC0415
+
+    slot = board.booted_slot(Path("/proc/cmdline").read_text())
+    release = board.assignments(board.OS_RELEASE.read_text())
+    name = f"{release['IMAGE_VERSION']} in slot {slot}"
+    if not board.is_confirmed(slot, release["BUILD_ID"]):
+        config = load_update_config(None)
+        daemon = RunningDaemon(config.runtime_directory)
+        _say(f"System {name} is new: it counts once {config.answers:,} frames are answered within {config.within:g} s.")
+        fault = board.wait_for_answers(daemon.said, config.answers, config.within)
+        if fault is not None and board.other_is_good(slot):
+            _say(f"System {name} does not count: {fault}. Going back to the other slot.")
+            board.mark(good=False)
+            subprocess.run(["systemctl", "--no-block", "reboot"], check=True)
+            return EXIT_WENT_BACK
+        if fault is not None:
+            _say(f"System {name} stays although {fault}: there is no other to go back to.")
+        else:
+            board.note_confirmed(slot, release["BUILD_ID"])
+    board.mark(good=True)
+    _say(f"System {name} is confirmed.")
+    return 0
+
+
+def _device(fleet: str, name: str) -> tuple[str | None, dict[str, bytes]]:
+    """Profile and rendered files of a device."""
+    from moedge_devices.fleet.load import load_fleet  # noqa: PLC0415
+    from moedge_devices.fleet.render import ConfigTexts, device_text  # noqa: PLC0415
+
+    device = load_fleet(fleet).devices.get(name)
+    if device is None:
+        raise ConfigError(
+            f"The fleet file '{fleet}' has no device '{name}'. See `moedge fleet status`.", key="flash.device"
+        )
+    files = {"moedge.yaml": ConfigTexts().of(device), "device.json": device_text(device)}
+    return device.profile, {path: text.encode() for path, text in files.items()}
+
+
+def _seed(directory: Path | None) -> dict[str, bytes]:
+    from moedge_devices.flash.seed import read_directory  # noqa: PLC0415
+
+    return read_directory(directory) if directory else {}
+
+
+def _epoch() -> int:
+    """SOURCE_DATE_EPOCH, or now.
+
+    Raises:
+        ConfigError: It is no number.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", str(int(time.time())))
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"SOURCE_DATE_EPOCH is '{text}'; it has to be seconds since 1970.", key="flash.epoch"
+        ) from error
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

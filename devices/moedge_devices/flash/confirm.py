@@ -1,0 +1,103 @@
+"""Keeps a system that was booted for the first time only if its daemon has answered; else goes back to the other.
+
+The notion is that of `moedge bundle update`: answers of the running daemon, within a time, as update.yaml says them.
+RAUC keeps which slot is good, for GRUB; which system has been confirmed in a slot is noted in confirmed.json first, so
+that a later boot without a camera undoes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from moedge_runtime.errors import StorageError
+
+from moedge_devices.flash.seed import STATE
+from moedge_devices.store.daemon import Said
+from moedge_devices.store.durable import write_durably
+
+GRUBENV = Path("/boot/efi/EFI/debian/grubenv")
+OS_RELEASE = Path("/etc/os-release")
+STEP_S = 0.5
+
+
+def booted_slot(command_line: str) -> str:
+    """The slot that the kernel was told.
+
+    Raises:
+        StorageError: It was told none.
+    """
+    for word in command_line.split():
+        if word in ("rauc.slot=A", "rauc.slot=B"):
+            return word[-1]
+    raise StorageError(
+        f"The kernel's command line names no slot: '{command_line.strip()}'. This command is for systems that "
+        f"`moedge flash build` made.",
+        key="flash.no_slot",
+    )
+
+
+def assignments(text: str) -> dict[str, str]:
+    """Lines NAME=VALUE, as os-release and grub-editenv have them."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name: value.strip('"') for name, _, value in pairs}
+
+
+def is_confirmed(slot: str, build: str, state: Path = STATE) -> bool:
+    """Whether the system `build` has answered in `slot` before."""
+    return _confirmed(state).get(slot) == build
+
+
+def note_confirmed(slot: str, build: str, state: Path = STATE) -> None:
+    """Note that it has; lasting when this returns."""
+    write_durably(state / "confirmed.json", confirmed_text(_confirmed(state) | {slot: build}))
+
+
+def confirmed_text(builds: Mapping[str, str]) -> bytes:
+    """The content of confirmed.json."""
+    return json.dumps(dict(sorted(builds.items()))).encode() + b"\n"
+
+
+def wait_for_answers(said: Callable[[], Said | None], answers: int, within_s: float) -> str | None:
+    """Why the daemon has not answered enough frames; None once it has."""
+    deadline_s = time.monotonic() + within_s
+    while True:
+        now = said()
+        if now is not None and now.bundle is not None and now.answers >= answers:
+            return None
+        if time.monotonic() >= deadline_s:
+            break
+        time.sleep(STEP_S)
+    if now is None:
+        return f"no daemon ran at the end of the wait of {within_s:g} s"
+    return f"the daemon has answered {now.answers:,} of the {answers:,} frames wanted within {within_s:g} s"
+
+
+def other_is_good(slot: str, grubenv: Path = GRUBENV) -> bool:
+    """Whether there is a system to go back to."""
+    other = "B" if slot == "A" else "A"
+    listed = subprocess.run(["grub-editenv", str(grubenv), "list"], capture_output=True, text=True, check=False)
+    return assignments(listed.stdout).get(f"{other}_OK") == "1"
+
+
+def mark(good: bool) -> None:
+    """Tell RAUC, and through it GRUB, what became of the booted slot.
+
+    Raises:
+        StorageError: It could not be written.
+    """
+    word = "mark-good" if good else "mark-bad"
+    done = subprocess.run(["rauc", "status", word, "booted"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StorageError(f"`rauc status {word}` failed: {done.stderr.strip()[-300:]}", key="flash.mark")
+
+
+def _confirmed(state: Path) -> dict[str, str]:
+    try:
+        value = json.loads((state / "confirmed.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(slot): str(build) for slot, build in value.items()} if isinstance(value, dict) else {}

@@ -1,0 +1,118 @@
+"""Recipes, partitions, and the parts of a root file system that are made without Debian's mirror."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from devices.flash.samples import DATA_BYTES, EPOCH, make_image, small_recipe
+from moedge_devices.flash.build import manifest
+from moedge_devices.flash.command import flash
+from moedge_devices.flash.layout import MIB, partitions
+from moedge_devices.flash.recipe import recipe_directory, recipe_for
+from moedge_devices.flash.rootfs import MIRROR, Sources, lay_over, squash
+from moedge_devices.profile.load import shipped_profiles
+from moedge_runtime.errors import ConfigError
+
+
+def sources(tmp_path: Path, version: str = "1.0") -> Sources:
+    package, keyring = tmp_path / "moedge_1_arm64.deb", tmp_path / "keyring.pem"
+    package.write_bytes(b"package")
+    keyring.write_text("-----BEGIN CERTIFICATE-----\n")
+    return Sources(small_recipe(), package, keyring, version, None, "", MIRROR, None, EPOCH)
+
+
+def tree(root: Path) -> Path:
+    """The least of Debian that our files are laid over."""
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "usr/lib/os-release").write_text("ID=debian\n")
+    (root / "etc/systemd/system").mkdir(parents=True)
+    return root
+
+
+def test_every_recipe_names_profiles_that_exist() -> None:
+    names = [path.stem for path in recipe_directory().glob("*.yaml")]
+    assert names
+    for name in names:
+        recipe = recipe_for(name)
+        assert recipe.name == name and set(recipe.profiles) <= set(shipped_profiles())
+
+
+def test_a_board_without_a_recipe_is_told_so() -> None:
+    with pytest.raises(ConfigError, match="There is one for: generic-arm64") as caught:
+        recipe_for("orin-nano-8gb")
+    assert caught.value.key == "flash.no_recipe"
+
+
+def test_the_image_has_the_planned_partitions_and_the_same_bytes_every_time(tmp_path: Path) -> None:
+    images = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        images.append(make_image(tmp_path / name))
+    first, second = (hashlib.sha256(image.read_bytes()).hexdigest() for image in images)
+    assert first == second
+    table = json.loads(subprocess.run(["sfdisk", "--json", images[0]], capture_output=True, check=True).stdout)
+    found = [(part["name"], part["type"].lower(), part["size"] * 512) for part in table["partitiontable"]["partitions"]]
+    planned = partitions(small_recipe(), DATA_BYTES)
+    assert found == [(part.name, part.type_uuid, part.size_bytes) for part in planned]
+    assert all(part["start"] * 512 % MIB == 0 for part in table["partitiontable"]["partitions"])
+
+
+@pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="needs squashfs-tools")
+def test_the_same_input_gives_the_same_root_file_system(tmp_path: Path) -> None:
+    digests = []
+    for name in ("one", "two"):
+        root = tree(tmp_path / name)
+        lay_over(root, sources(tmp_path))
+        squash(root, tmp_path / f"{name}.squashfs", EPOCH)
+        digests.append(hashlib.sha256((tmp_path / f"{name}.squashfs").read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+
+
+def test_the_root_says_what_it_is_and_what_updates_it_takes(tmp_path: Path) -> None:
+    root = tree(tmp_path / "root")
+    lay_over(root, sources(tmp_path))
+    release = (root / "usr/lib/os-release").read_text()
+    assert 'IMAGE_VERSION="1.0"' in release and f'BUILD_ID="{sources(tmp_path).build()}"' in release
+    system = (root / "etc/rauc/system.conf").read_text()
+    assert "compatible=moedge-generic-arm64\n" in system and "@" not in system
+    assert "compatible=moedge-generic-arm64\nversion=1.0\n" in manifest(sources(tmp_path))
+    wanted = root / "etc/systemd/system/multi-user.target.wants"
+    assert (wanted / "moedge-confirm.service").readlink() == Path("/etc/systemd/system/moedge-confirm.service")
+    assert (wanted / "wpa_supplicant@wlan0.service").readlink() == Path("/lib/systemd/system/wpa_supplicant@.service")
+
+
+def test_another_input_is_another_build(tmp_path: Path) -> None:
+    assert sources(tmp_path).build() == sources(tmp_path).build() != sources(tmp_path, "1.1").build()
+
+
+def test_older_bundles_are_refused_by_the_handler(tmp_path: Path) -> None:
+    handler = (recipe_directory() / "root/usr/lib/moedge-image/refuse-older").read_text()
+    release = tmp_path / "os-release"
+    release.write_text('IMAGE_VERSION="1.10"\n')
+    script = tmp_path / "handler"
+    script.write_text(handler.replace("/etc/os-release", str(release)))
+    for version, code in (("1.9", 1), ("1.10~rc1", 1), ("1.10", 0), ("1.11", 0)):
+        (tmp_path / "version").write_text(f"{version}\n")
+        environment = {"RAUC_UPDATE_SOURCE": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        assert subprocess.run(["sh", script], env=environment, capture_output=True, check=False).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ([], "flash.for_whom"),
+        (["--profile", "generic-arm64", "--update"], "flash.unsigned"),
+        (["--profile", "rk3588-16gb"], "flash.no_recipe"),
+    ],
+)
+def test_wrong_commands_are_refused(tmp_path: Path, arguments: list[str], key: str) -> None:
+    given = sources(tmp_path)
+    common = ["--package", given.package, "--keyring", given.keyring, "--out", tmp_path / "out.img"]
+    done = CliRunner().invoke(flash, ["build", *map(str, [*common, *arguments])])
+    assert isinstance(done.exception, ConfigError) and done.exception.key == key

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from moedge_devices.flash.confirm import assignments, booted_slot, is_confirmed, note_confirmed, wait_for_answers
+from moedge_devices.store.daemon import Said
+from moedge_runtime.errors import StorageError
+
+
+def said(answers: int, bundle: str | None = "/var/lib/moedge/store/bundles/panel/1") -> Said:
+    return Said.model_validate(
+        {"pid": 1, "instance": "a", "configured": bundle, "bundle": bundle, "manifest_sha256": None}
+        | {"answers": answers, "failures": 0, "reloads": 0, "reload_error": None}
+    )
+
+
+def test_a_system_counts_once_the_daemon_has_answered() -> None:
+    answered = threading.Event()
+    threading.Timer(0.2, answered.set).start()
+    assert wait_for_answers(lambda: said(2 if answered.is_set() else 1), 2, 30.0) is None
+    assert answered.is_set()
+
+
+def test_a_system_does_not_count_without_a_daemon_or_without_answers() -> None:
+    assert wait_for_answers(lambda: None, 1, 0.0) == "no daemon ran at the end of the wait of 0 s"
+    assert wait_for_answers(lambda: said(0), 1, 0.0) == "the daemon has answered 0 of the 1 frames wanted within 0 s"
+    assert wait_for_answers(lambda: said(5, None), 0, 0.0) is not None  # nothing is loaded
+
+
+def test_what_was_confirmed_is_this_build_in_this_slot(tmp_path: Path) -> None:
+    assert not is_confirmed("A", "one", tmp_path)
+    note_confirmed("A", "one", tmp_path)
+    note_confirmed("B", "two", tmp_path)
+    assert is_confirmed("A", "one", tmp_path) and is_confirmed("B", "two", tmp_path)
+    assert not is_confirmed("B", "one", tmp_path) and not is_confirmed("A", "three", tmp_path)
+    (tmp_path / "confirmed.json").write_text("damaged")
+    assert not is_confirmed("A", "one", tmp_path)
+
+
+def test_the_slot_is_the_kernels() -> None:
+    assert booted_slot("root=PARTLABEL=root-b rauc.slot=B quiet\n") == "B"
+    with pytest.raises(StorageError, match="names no slot"):
+        booted_slot("root=/dev/vda1")
+
+
+def test_assignments_of_os_release_and_grubenv() -> None:
+    text = '# GRUB Environment Block\nORDER=A B\nIMAGE_VERSION="1.0"\n'
+    assert assignments(text) == {"ORDER": "A B", "IMAGE_VERSION": "1.0"}
