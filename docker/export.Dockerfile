@@ -7,7 +7,7 @@ FROM ${BASE} AS build
 # Which versions there are the release of the base decides, and apt of a later day has others.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get clean && rm -rf /var/lib/apt/lists/*
 ARG TORCH=torch==2.13.0
 ARG PIP_EXTRA_INDEX_URL=
 ARG PIP_FIND_LINKS=
@@ -22,8 +22,9 @@ ARG UID=990
 # As above.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3 libgomp1 \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid "${UID}" --user-group --create-home --home-dir /work moedge
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
+    && groupadd --system --gid "${UID}" moedge \
+    && useradd --system --uid "${UID}" --gid moedge --create-home --home-dir /work moedge
 COPY --from=build /opt/moedge /opt/moedge
 ENV PATH=/opt/moedge/bin:$PATH HF_HOME=/work/.cache/huggingface
 USER ${UID}

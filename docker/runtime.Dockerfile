@@ -14,13 +14,16 @@ ARG UID=990
 # Which versions there are the release of the base decides, and apt of a later day has others; moedge's libraries are locked in its package.
 # hadolint ignore=DL3008
 RUN --mount=type=bind,source=dist,target=/dist \
-    useradd --system --uid "${UID}" --user-group --home-dir /var/lib/moedge --shell /usr/sbin/nologin moedge \
+    groupadd --system --gid "${UID}" moedge \
+    && useradd --system --uid "${UID}" --gid moedge --home-dir /var/lib/moedge --shell /usr/sbin/nologin moedge \
     && apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates openssl systemd-standalone-sysusers \
         "/dist/moedge_"*"~${RELEASE}_$(dpkg --print-architecture).deb" \
-    && rm -rf /var/lib/apt/lists/* \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && install --directory --owner moedge --group moedge --mode 0750 /var/lib/moedge /run/moedge
 
+# What systemd says of the service on a board: where model.json is written, for `docker exec … moedge bundle update`.
+ENV RUNTIME_DIRECTORY=/run/moedge
 USER ${UID}
 WORKDIR /var/lib/moedge
 VOLUME /var/lib/moedge

@@ -73,7 +73,7 @@ def test_the_runtime_knows_its_version(container_of: Callable[..., Container], i
 def test_the_doctor_looks_at_the_machine(container_of: Callable[..., Container], image: str) -> None:
     done = container_of(image).start("moedge", "doctor", "--json")
     assert done.returncode in (0, 1), done.stderr
-    assert json.loads(done.stdout)["findings"], done.stdout
+    assert json.loads(done.stdout)["checks"], done.stdout
 
 
 def test_the_runtime_image_answers_the_demos_question(
@@ -110,6 +110,8 @@ def test_the_daemon_of_compose_answers_is_healthy_is_scraped_and_ends(
         started(tmp_path, container.command(*image["Entrypoint"], *image["Cmd"])) as daemon,
     ):
         answers = [json.loads(payload) for payload in wait_for(lambda: enough(listener))]
+        for answer in answers:
+            answer["frame"]["index"] %= truth.spans[-1]["end_frame"]  # the camera shows the video again and again
         right = sum(truth.is_right(answer) for answer in answers)
         measured(
             "right answers of the daemon", right, f"of {len(answers)}", len(answers) - 1, right >= len(answers) - 1
@@ -121,6 +123,7 @@ def test_the_daemon_of_compose_answers_is_healthy_is_scraped_and_ends(
         (counted,) = wait_for(lambda: query("sum(moedge_answers_total) > 0"))
         assert float(counted["value"][1]) >= 1
         inside = process_of(daemon.pid)
+        assert json.loads(container.run("cat", "/run/moedge/model.json"))["answers"] >= ANSWERS
         assert f"\nUid:\t{UID}\t{UID}\t{UID}\t{UID}\n" in Path(f"/proc/{inside}/status").read_text()
         os.kill(inside, signal.SIGTERM)
         listener.message("moedge/demo/status", "stopped")
