@@ -37,6 +37,10 @@ START_S = 300.0
 MOST_RUNTIME_MB = 600.0
 MOST_EXPORT_MB = 2000.0
 UID = 990
+# ONNX Runtime 1.30 and later, which the image has, crash in qemu-user 7.2.
+OLDER_ONNXRUNTIME = {
+    ROOT / "build/docker/arm64-packages/onnxruntime": "/usr/lib/moedge/lib/python3.11/site-packages/onnxruntime"
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +73,11 @@ def test_the_runtime_knows_its_version(container_of: Callable[..., Container], i
     assert container_of(image).run("moedge", "--version") == f"moedge, version {moedge_runtime.__version__}\n"
 
 
-@pytest.mark.parametrize("image", [RUNTIME, RUNTIME_ARM64])
-def test_the_doctor_looks_at_the_machine(container_of: Callable[..., Container], image: str) -> None:
-    done = container_of(image).start("moedge", "doctor", "--json")
+@pytest.mark.parametrize(("image", "volumes"), [(RUNTIME, {}), (RUNTIME_ARM64, OLDER_ONNXRUNTIME)])
+def test_the_doctor_looks_at_the_machine(
+    container_of: Callable[..., Container], image: str, volumes: dict[Path, str]
+) -> None:
+    done = container_of(image, volumes).start("moedge", "doctor", "--json")
     assert done.returncode in (0, 1), done.stderr
     assert json.loads(done.stdout)["checks"], done.stdout
 
