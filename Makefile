@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels deb test-deb lock-deb test-image clean
+.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,7 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run -Werror $(CORE_CODE)
+	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/mypy
 	PYTHONPATH=export:runtime:devices $(BIN)/lint-imports
 
@@ -105,6 +106,12 @@ deb: wheels ## Debian packages for amd64 and arm64, in dist/; RELEASE=ubuntu22.0
 
 test-deb: $(VENV)/.installed-dev deb ## install, use, upgrade and purge the package in a Debian chroot, arm64 in qemu; root
 	MOEDGE_DEB=dist $(BIN)/python -m pytest tests/debian
+
+test-docker: $(VENV)/.installed-dev deb ## build the container images with buildah and run them, arm64 in qemu: minutes, root
+	tests/docker/build-images $(VENV)-wheels/bin/pip >&2
+	rm -f build/docker/figures.jsonl
+	MOEDGE_DOCKER=build/docker tests/docker/in-network $(BIN)/python -m pytest tests/docker >&2; code=$$?; \
+	  cat build/docker/figures.jsonl; exit $$code
 
 lock-deb: $(VENV)-wheels/.installed ## choose anew which versions of Python libraries the packages hold
 	$(VENV)-wheels/bin/pip install --quiet 'uv>=0.13,<1'

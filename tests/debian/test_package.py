@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,8 +15,11 @@ import moedge_runtime
 import pytest
 import yaml
 from debian.chroot import Chroot
+from devices.store.samples import Publisher
+from moedge_devices.store.publish import Terms, publish
 from moedge_panel.render import draw_panel
 from moedge_panel.video import video_states, video_style
+from moedge_runtime.bundle import Bundle
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.daemon.notify_socket import NotifySocket
 from runtime.mqtt.brokers import running_mosquitto
@@ -27,7 +31,9 @@ pytestmark = pytest.mark.slow
 BUNDLE = "/var/lib/moedge/bundles/panel-int4"
 CONFIG = "/etc/moedge/moedge.yaml"
 CAMERA = "exec:sh -c 'while cat /var/lib/moedge/panel.jpg; do sleep 0.5; done'"
-MOST_EXPOSURE = 2.5
+MOST_EXPOSURE = {"moedge.service": 2.5, "moedge-update.service": 2.5}
+UPDATE_CONFIG = "/etc/moedge/update.yaml"
+STORE = "/var/lib/moedge/store"
 START_S = 120.0
 STATE = video_states(1)[0]
 
@@ -113,13 +119,25 @@ def test_the_daemon_owns_its_state_and_neither_bundles_nor_configuration(install
     assert set(groups) == {"moedge", "video", "render"}
 
 
-def test_systemd_accepts_the_unit_and_its_exposure_is_low(installed: Chroot) -> None:
-    verified = installed.start("systemd-analyze", "verify", "--man=no", "moedge.service")
+def test_systemd_accepts_the_units_and_their_exposure_is_low(installed: Chroot) -> None:
+    units = ("moedge.service", "moedge-update.service", "moedge-update.timer")
+    verified = installed.start("systemd-analyze", "verify", "--man=no", *units)
     assert (verified.returncode, verified.stderr) == (0, "")
-    report = installed.run("systemd-analyze", "security", "--offline=yes", "--no-pager", "moedge.service")
-    exposure = re.search(r"Overall exposure level for moedge.service: ([\d.]+)", report)
-    assert exposure
-    assert float(exposure[1]) < MOST_EXPOSURE, report
+    for unit, most in MOST_EXPOSURE.items():
+        report = installed.run("systemd-analyze", "security", "--offline=yes", "--no-pager", unit)
+        exposure = re.search(rf"Overall exposure level for {unit}: ([\d.]+)", report)
+        assert exposure
+        assert float(exposure[1]) < most, report
+
+
+def test_the_updater_is_off_until_it_is_configured(installed: Chroot) -> None:
+    assert installed.run("systemctl", "is-enabled", "moedge-update.timer") == "enabled\n"
+    assert installed.start("systemctl", "is-enabled", "moedge-update.service").stdout == "static\n"
+    for unit in ("moedge-update.timer", "moedge-update.service"):
+        text = (installed.root / "lib/systemd/system" / unit).read_text()
+        assert f"ConditionPathExists={UPDATE_CONFIG}\n" in text
+    assert not (installed.root / UPDATE_CONFIG.lstrip("/")).exists()
+    assert installed.run("stat", "--format=%U:%G %a", STORE) == "root:root 755\n"
 
 
 def test_the_restart_budget_meets_hangs_too(installed: Chroot) -> None:
@@ -162,6 +180,52 @@ def test_the_daemon_answers_over_mqtt_and_reports_to_systemd(configured: Chroot,
             finally:
                 daemon.kill()
     (configured.root / "run/n").unlink()
+
+
+# As systemd starts both, in one namespace of processes: the daemon as its user, the updater as root with the group and
+# the one capability of its unit.
+UPDATE = """
+cd /var/lib/moedge
+install --directory --owner moedge --group moedge --mode 0750 /run/moedge
+setpriv --reuid moedge --regid moedge --groups video,render --no-new-privs \\
+    sh -c 'umask 027; RUNTIME_DIRECTORY=/run/moedge exec moedge run --config /var/lib/moedge/update-test.yaml' &
+until grep -q '"answers": *[1-9]' /run/moedge/model.json 2>/dev/null; do sleep 0.2; kill -0 $!; done
+setpriv --regid moedge --clear-groups --bounding-set=-all,+kill --no-new-privs moedge bundle update --json
+kill $!
+wait $!
+"""
+
+
+def test_the_updater_changes_the_model_with_the_rights_that_its_unit_gives_it(
+    configured: Chroot, bundle: Path, tmp_path: Path
+) -> None:
+    unit = (configured.root / "lib/systemd/system/moedge-update.service").read_text()
+    assert "\nUser=root\nGroup=moedge\n" in unit and "\nCapabilityBoundingSet=CAP_KILL\n" in unit
+    publisher = Publisher(tmp_path)
+    stable = Terms(channels=["stable"])
+
+    def release(version: str) -> None:
+        """Publish the demo model, where the chroot sees it."""
+        publish(
+            publisher.directory, publisher.key, bundle=Bundle.open(bundle), name="panel", version=version, terms=stable
+        )
+        shutil.copytree(publisher.directory, configured.root / "srv/moedge", dirs_exist_ok=True)
+
+    release("1")
+    shutil.copy(publisher.keys_file, configured.root / "etc/moedge/update-keys.json")
+    (configured.root / UPDATE_CONFIG.lstrip("/")).write_text("source: /srv/moedge\nbundle: panel\nwithin: 5m\n")
+    configured.run("moedge", "bundle", "install", "panel@1")
+    configured.run("moedge", "bundle", "use", "panel@1")
+    config = yaml.safe_load((configured.root / CONFIG.lstrip("/")).read_text())
+    config["model"]["bundle"] = f"{STORE}/current/panel"
+    (configured.root / "var/lib/moedge/update-test.yaml").write_text(yaml.safe_dump(config))
+    release("2")
+    try:
+        said = json.loads(configured.run("timeout", str(START_S), "sh", "-euc", UPDATE))
+        assert (said["status"], said["before"], said["version"]) == ("updated", "1", "2")
+        assert (configured.root / STORE.lstrip("/") / "current/panel").readlink().name == "2"
+    finally:
+        shutil.rmtree(configured.root / "srv/moedge")
 
 
 def test_an_upgrade_keeps_the_configuration_and_removing_keeps_what_purging_removes(

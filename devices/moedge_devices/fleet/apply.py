@@ -1,7 +1,8 @@
 """Sends devices their configuration over MQTT, stage by stage, and stops when too many do not take it.
 
-A device is sent `{"transaction": …, "config": "<its moedge.yaml>"}` on `<base>/<device>/request/config` and answers on
-`<base>/<device>/response/config` (docs/mqtt.md). It acknowledges what it has checked and taken.
+A device is sent `{"transaction": …, "config": "<its moedge.yaml>", "device_file": "<its device.json>"}` on
+`<base>/<device>/request/config` and answers on `<base>/<device>/response/config` (docs/mqtt.md). It acknowledges what
+it has checked and taken.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from moedge_runtime.mqtt.topics import Topics
 from moedge_devices.fleet.journal import Acknowledged, Journal
 from moedge_devices.fleet.links import Access, Links
 from moedge_devices.fleet.load import Device
-from moedge_devices.fleet.render import ConfigTexts
+from moedge_devices.fleet.render import ConfigTexts, device_text
 from moedge_devices.fleet.stages import Stage, stages_of
 
 VERB = "config"
@@ -104,7 +105,8 @@ class Order:
     Attributes:
         device: The device.
         text: Its moedge.yaml.
-        sha256: Of the text.
+        device_text: Its device.json.
+        sha256: Of both.
         url: The broker where it is now.
         topics: Its topics now.
         new_url: The broker where it will be.
@@ -113,6 +115,7 @@ class Order:
 
     device: Device
     text: str
+    device_text: str
     sha256: str
     url: str
     topics: Topics
@@ -121,12 +124,15 @@ class Order:
 
 
 def order_of(device: Device, text: str, access: Access, last: Acknowledged | None) -> Order:
-    """What `device` is to get, `text`, and where it is: where its last acknowledged configuration has put it.
+    """What `device` is to get, `text` and its device.json, and where it is.
+
+    It is where its last acknowledged configuration has put it.
 
     Raises:
         ConfigError: The configuration is longer than a device reads, or its broker is not known.
     """
-    longest = len(_payload(text, uuid.uuid4().hex))
+    beside = device_text(device)
+    longest = len(_payload(text, beside, uuid.uuid4().hex))
     if longest > MAX_CONFIG_REQUEST_BYTES:
         raise ConfigError(
             f"The configuration of device '{device.name}' makes a request of {longest:,} bytes; a device reads at most "
@@ -138,7 +144,8 @@ def order_of(device: Device, text: str, access: Access, last: Acknowledged | Non
     return Order(
         device,
         text,
-        hashlib.sha256(text.encode()).hexdigest(),
+        beside,
+        hashlib.sha256((text + beside).encode()).hexdigest(),
         access.url or (last.url if last else None) or new_url,
         Topics(last.base_topic if last else base, device.name),
         new_url,
@@ -269,7 +276,7 @@ class Applier:
         transaction = uuid.uuid4().hex
         self._open[transaction] = (order.device.name, time.monotonic() + self._options.timeout_s)
         topic = f"{order.topics.root}/request/{VERB}"
-        self._links.publish(order.url, Message(topic, _payload(order.text, transaction)))
+        self._links.publish(order.url, Message(topic, _payload(order.text, order.device_text, transaction)))
 
     def _receive(self, taken: list[str], failed: dict[str, str]) -> None:
         """Take what has come, and give up devices whose time is over."""
@@ -338,8 +345,9 @@ class Applier:
         return responses
 
 
-def _payload(text: str, transaction: str) -> bytes:
-    return json.dumps({"transaction": transaction, "config": text}, ensure_ascii=False).encode()
+def _payload(text: str, beside: str, transaction: str) -> bytes:
+    request = {"transaction": transaction, "config": text, "device_file": beside}
+    return json.dumps(request, ensure_ascii=False).encode()
 
 
 def _object(payload: bytes) -> dict[str, Any]:

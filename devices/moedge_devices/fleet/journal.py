@@ -19,7 +19,7 @@ class Acknowledged:
 
     Attributes:
         device: Its name.
-        sha256: Of the text that it was sent.
+        sha256: Of the texts that it was sent.
         url: The broker that it is configured for since then; None for its own.
         base_topic: The first levels of its topics since then.
         at: When, RFC 3339.

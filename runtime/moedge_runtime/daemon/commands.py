@@ -22,12 +22,14 @@ class Command:
         respond: Called once, with the response's data or the error.
         text: Of `config`: the new configuration.
         via: Where it came from.
+        device_file: Of `config`: what to put beside it as device.json; None to leave that as it is.
     """
 
     verb: Literal["restart", "reload", "config"]
     respond: Callable[[Any | MoedgeError], None]
     text: str | None = None
     via: Literal["MQTT", "web"] = "MQTT"
+    device_file: str | None = None
 
 
 class Commands:

@@ -1,4 +1,4 @@
-"""moedge.yaml while the daemon runs: read again, checked, and replaced as a whole or not at all."""
+"""moedge.yaml while the daemon runs: read again, checked, and replaced as a whole or not at all; and device.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Literal
 from moedge_runtime.config import Config
 from moedge_runtime.config.load import load_config, parse_config
 from moedge_runtime.errors import ConfigError, RequestError, StorageError
+from moedge_runtime.strict_json import parse_json
+
+DEVICE_FILE = "device.json"
+"""Beside moedge.yaml."""
 
 
 class NewConfig:
@@ -19,22 +23,29 @@ class NewConfig:
         running: The one that runs; it knows its file.
         text: The new one, which replaces the file when it has been applied; None to read the file again.
         via: Where it came from.
+        device_file: New content of DEVICE_FILE beside it, for the updater (docs/updates.md); None to leave it as it is.
 
     Attributes:
         config: The new one, valid in itself.
 
     Raises:
         RequestError: The running one is of no file, or may not be replaced so.
-        ConfigError: The new one is wrong.
-        StorageError: The file cannot be replaced.
+        ConfigError: The new one is wrong, or its device_file is.
+        StorageError: A file cannot be replaced.
     """
 
-    def __init__(self, running: Config, text: str | None, via: Literal["MQTT", "web"] = "MQTT") -> None:
+    def __init__(
+        self,
+        running: Config,
+        text: str | None,
+        via: Literal["MQTT", "web"] = "MQTT",
+        device_file: str | None = None,
+    ) -> None:
         path = running.path
         if path is None:
             raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
         self._path = path.resolve()
-        self._draft: Path | None = None
+        self._drafts: dict[Path, Path] = {}
         if text is None:
             self.config = load_config(path)
             return
@@ -52,18 +63,26 @@ class NewConfig:
             )
         self.config = parse_config(text, path)
         _check_commands(running, self.config)
-        self._draft = self._write_beside(text)
+        texts = {self._path: text}
+        if device_file is not None:
+            _check_device_file(device_file, self.config.device)
+            # Replaced before the configuration: whoever is interrupted between them finds the old one and sends both
+            # again.
+            texts = {self._path.with_name(DEVICE_FILE): device_file, **texts}
+        for path, content in texts.items():
+            self._drafts[path] = self._write_beside(path, content)
 
     def commit(self) -> None:
-        """Make the new configuration the file's content; it is on the disk when this returns.
+        """Make what is new the files' content; it is on the disk when this returns.
 
         Raises:
-            StorageError: It cannot be replaced; it is as before.
+            StorageError: The configuration cannot be replaced; it is as before.
         """
-        if self._draft is None:
+        if not self._drafts:
             return
         try:
-            self._draft.replace(self._path)
+            for path, draft in self._drafts.items():
+                draft.replace(path)
             directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
@@ -72,17 +91,17 @@ class NewConfig:
         except OSError as error:
             self.discard()
             raise self._not_writable(error) from error
-        self._draft = None
+        self._drafts = {}
 
     def discard(self) -> None:
-        """Leave the file as it is."""
-        if self._draft is not None:
+        """Leave the files as they are."""
+        for draft in self._drafts.values():
             with suppress(OSError):
-                self._draft.unlink()
-        self._draft = None
+                draft.unlink()
+        self._drafts = {}
 
-    def _write_beside(self, text: str) -> Path:
-        draft = self._path.with_name(f".{self._path.name}.new")
+    def _write_beside(self, path: Path, text: str) -> Path:
+        draft = path.with_name(f".{path.name}.new")
         try:
             before = self._path.stat()
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
@@ -96,14 +115,34 @@ class NewConfig:
         except OSError as error:
             with suppress(OSError):
                 draft.unlink()
+            self.discard()
             raise self._not_writable(error) from error
         return draft
 
     def _not_writable(self, error: OSError) -> StorageError:
         return StorageError(
             f"The configuration '{self._path}' cannot be replaced ({error.strerror or error}). Let the daemon's user "
-            f"write into its directory, or change the file on the board and send the request reload.",
+            f"write into its directory (docs/install.md), or change the file on the board and send the request reload.",
             key="config.not_writable",
+        )
+
+
+def _check_device_file(text: str, device: str) -> None:
+    """Refuse what is no device.json of this device; what is in it otherwise the updater checks.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise ConfigError(f"device_file is not valid JSON: {error}.", key="config.invalid") from error
+    named = value.get("device") if isinstance(value, dict) else None
+    if named != device:
+        raise ConfigError(
+            f"device_file is not of this device: its `device` is {str(named)[:64]!r}, that of the configuration is "
+            f"'{device}'. Send what `moedge fleet render` writes for this device.",
+            key="config.invalid",
         )
 
 

@@ -37,7 +37,7 @@ def prepare(command: Command, setup: Setup, *, exit_when_done: bool, verify: boo
         What is to be applied; None if nothing changes or something is wrong: the sender has been told then.
     """
     try:
-        new = NewConfig(setup.config, command.text, command.via)
+        new = NewConfig(setup.config, command.text, command.via, command.device_file)
     except MoedgeError as error:
         _refuse(command, error)
         return None

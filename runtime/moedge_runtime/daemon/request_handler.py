@@ -120,8 +120,8 @@ class RequestHandler:
             else:
                 self._respond(sender, data=outcome)
 
-        text = request.config if isinstance(request, ConfigCommand) else None
-        self._commands.add(Command(cast(Any, verb), respond, text))
+        new = request if isinstance(request, ConfigCommand) else ConfigCommand()
+        self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file))
 
     def ask(self, command: AskCommand, deliver: Callable[[AnswerPayload | MoedgeError], None]) -> None:
         """Put the question of a request into the model's queue; `deliver` gets the answer, on any thread.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moedge_runtime.errors import RequestError
 from moedge_runtime.strict_json import parse_json
@@ -55,6 +55,14 @@ class ConfigCommand(Request):
 
     config: str | None = None
     """The full new configuration as YAML text; without it the running one is given."""
+    device_file: str | None = None
+    """device.json of `moedge fleet render` as text, put beside the configuration; only with `config`."""
+
+    @model_validator(mode="after")
+    def _belongs_to_a_configuration(self) -> ConfigCommand:
+        if self.device_file is not None and self.config is None:
+            raise ValueError("device_file goes with config; send both")
+        return self
 
 
 class LogLevelCommand(Request):

@@ -13,6 +13,7 @@ from devices.fleet.sample import write
 from moedge_devices.fleet.cli import fleet as command
 from moedge_devices.fleet.load import load_fleet
 from moedge_devices.fleet.render import ConfigTexts
+from moedge_devices.store.config import load_device
 from moedge_runtime.errors import MoedgeError
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.bundle.sample import write_sample
@@ -25,6 +26,7 @@ FLEET = """\
 version: 1
 defaults:
   bundle: {{name: sample, version: "1"}}
+  update: {{channel: {channel}}}
   config:
     model: {{bundle: {place}/sample}}
     mqtt: {{url: "{url}"}}
@@ -47,7 +49,7 @@ def board(tmp_path: Path, mosquitto: BrokerAddress) -> Iterator[Path]:
     """A daemon that runs what was rendered for panel-01; the path of its moedge.yaml."""
     write_sample(tmp_path / "sample")
     write_video(tmp_path / "panel.mp4", frames=40, fps=10)
-    path = write(tmp_path, FLEET.format(place=tmp_path, url=mosquitto, interval="2s"))
+    path = write(tmp_path, FLEET.format(place=tmp_path, url=mosquitto, interval="2s", channel="stable"))
     run("render", path, "--out", str(tmp_path / "out"))
     config = tmp_path / "out/panel-01/moedge.yaml"
     with (tmp_path / "daemon.log").open("w") as log:
@@ -77,13 +79,22 @@ def test_status_shows_a_daemon_as_it_is(tmp_path: Path, board: Path) -> None:
 def test_the_daemon_takes_what_is_applied_and_refuses_what_it_cannot_do(
     tmp_path: Path, mosquitto: BrokerAddress, board: Path
 ) -> None:
-    changed = write(tmp_path, FLEET.format(place=tmp_path, url=mosquitto, interval="1s"))
+    changed = write(tmp_path, FLEET.format(place=tmp_path, url=mosquitto, interval="1s", channel="beta"))
     code, output = run("apply", changed, "--settle", "0.5", "--timeout", "60", "--json")
     assert (code, json.loads(output)["applied"]) == (0, ["panel-01"]), output
     assert board.read_text() == ConfigTexts().of(load_fleet(changed).devices["panel-01"])
+    device = load_device(board.with_name("device.json"))
+    assert device is not None and device.update.channel == "beta"
 
-    impossible = FLEET.format(place=tmp_path, url=mosquitto, interval="1s").replace("/sample}", "/another}")
+    impossible = FLEET.format(place=tmp_path, url=mosquitto, interval="1s", channel="beta").replace(
+        "/sample}", "/another}"
+    )
     code, output = run("apply", write(tmp_path, impossible), "--settle", "0.5", "--timeout", "60", "--json")
     assert code == 1 and "another" in json.loads(output)["failed"]["panel-01"], output
     assert "/sample" in board.read_text()
-    assert run("status", changed, "--wait", "5")[0] == 0
+
+    later = FLEET.format(place=tmp_path, url=mosquitto, interval="1s", channel="later")
+    assert run("apply", write(tmp_path, later), "--settle", "0.5", "--timeout", "60")[0] == 0
+    device = load_device(board.with_name("device.json"))
+    assert device is not None and device.update.channel == "later", "also if nothing of moedge.yaml changes"
+    assert run("status", tmp_path / "fleet.yaml", "--wait", "5")[0] == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from moedge_runtime.config import load_config
 from moedge_runtime.daemon.config_file import NewConfig
+from moedge_runtime.errors import ConfigError
 from runtime.daemon.fakes import write_config
 from runtime.daemon.mortal_config import POINTS
 
@@ -65,3 +66,27 @@ def test_a_link_stays_a_link_and_mode_and_owner_stay(path: Path) -> None:
     assert found.st_mode & 0o777 == 0o600
     if os.geteuid() == 0:
         assert (found.st_uid, found.st_gid) == (1234, 1234)
+
+
+def test_device_json_comes_beside_the_configuration_where_a_link_leads_to(path: Path) -> None:
+    """As on a board whose /etc/moedge is root's: the daemon owns what the link points to."""
+    state = path.parent / "state"
+    state.mkdir()
+    path.rename(state / "moedge.yaml")
+    path.symlink_to(state / "moedge.yaml")
+    running = load_config(path)
+    text = path.read_text()
+    device = f'{{"device": "{running.device}", "update": {{"channel": "beta"}}}}\n'
+    NewConfig(running, text, device_file=device).commit()
+    assert (state / "device.json").read_text() == device
+    NewConfig(running, text).commit()
+    assert (state / "device.json").read_text() == device, "a configuration alone leaves it"
+    assert sorted(entry.name for entry in state.iterdir()) == ["device.json", "moedge.yaml"]
+    assert path.is_symlink()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"device": "another"}'])
+def test_what_is_not_the_device_json_of_this_device_is_refused(path: Path, content: str) -> None:
+    with pytest.raises(ConfigError, match="device_file is not"):
+        NewConfig(load_config(path), path.read_text(), device_file=content)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["bundle", "moedge.yaml"]

@@ -104,3 +104,10 @@ def test_no_bytes_whatever_raise_anything_else(verb: str, payload: bytes) -> Non
         parse_request(verb, payload)
     except RequestError as error:
         assert error.key.startswith("request.")
+
+
+def test_a_device_file_comes_with_a_configuration_only() -> None:
+    with pytest.raises(RequestError, match="device_file goes with config") as caught:
+        parse_request("config", b'{"device_file": "{}"}')
+    assert caught.value.key == "request.invalid"
+    parse_request("config", b'{"config": "version: 1", "device_file": "{}"}')
