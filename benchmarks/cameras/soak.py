@@ -53,7 +53,7 @@ while True:
 """
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -78,8 +78,9 @@ def main() -> None:
                 "VIDEO": str(VIDEO),
                 "COMMAND": shlex.join([sys.executable, "-c", PLAYER, str(place)]),
             }
-            run([*MOEDGE, "run", "--config", str(CONFIG)], environment, address, arguments.minutes * 60)
+            held = run([*MOEDGE, "run", "--config", str(CONFIG)], environment, address, arguments.minutes * 60)
         broker.close()
+    return 0 if held else 1
 
 
 class Heard:
@@ -122,8 +123,8 @@ class Heard:
         return sum(count - 1 for heard in (self.asked, self.ended, self.answers) for count in heard.values())
 
 
-def run(command: list[str], environment: dict[str, str], address: Any, seconds: float) -> None:
-    """Run the daemon and report."""
+def run(command: list[str], environment: dict[str, str], address: Any, seconds: float) -> bool:
+    """Run the daemon and report; whether all bounds are kept."""
     heard, memory = Heard(), Memory(WARM_UP * seconds)
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -148,22 +149,27 @@ def run(command: list[str], environment: dict[str, str], address: Any, seconds: 
         log.seek(0)
         errors = [line for line in log if " ERROR " in line or " CRITICAL " in line]
     sys.stderr.writelines(errors)
-    report("soak_time", now_s, "s", seconds - 2 * LOOK_S, least=True)
-    report("daemon_died", int(died), "times", 0)
-    report("exit_code", abs(code), "of the daemon", 0)
-    report("errors_in_the_log", len(errors), "lines", 0)
-    report("counts_that_do_not_add_up", heard.wrong, f"of {heard.counts}", 0)
-    report("failed_answers", heard.statuses["failed"], "events", 0)
-    report("camera_failures", heard.states["offline"] + heard.states["stalled"], "states", 0)
-    report("messages_lost", heard.lost(), f"of {heard.statuses.total() + len(heard.answers)}", 0)
-    report("messages_twice", heard.twice(), "messages", 0)
-    report("questions_answered", heard.statuses["answered"], "events", **heard.statuses)
+    held = [
+        report("soak_time", now_s, "s", seconds - 2 * LOOK_S, least=True),
+        report("daemon_died", int(died), "times", 0),
+        report("exit_code", abs(code), "of the daemon", 0),
+        report("errors_in_the_log", len(errors), "lines", 0),
+        report("counts_that_do_not_add_up", heard.wrong, f"of {heard.counts}", 0),
+        report("failed_answers", heard.statuses["failed"], "events", 0),
+        report("camera_failures", heard.states["offline"] + heard.states["stalled"], "states", 0),
+        report("messages_lost", heard.lost(), f"of {heard.statuses.total() + len(heard.answers)}", 0),
+        report("messages_twice", heard.twice(), "messages", 0),
+        report("questions_answered", heard.statuses["answered"], "events", **heard.statuses),
+    ]
     for kind, sizes in (("resident", memory.resident), ("anonymous", memory.anonymous)):
         curve = sizes[:: max(1, len(sizes) // 12)]
-        report(f"{kind}_memory_growth", max(sizes) / sizes[0] - 1, "share", MAX_GROWTH, bytes=curve)
+        held.append(report(f"{kind}_memory_growth", max(sizes) / sizes[0] - 1, "share", MAX_GROWTH, bytes=curve))
     for name, counts in heard.health["cameras"].items():
         missing = counts["frames"] - counts["skipped"] - counts["answered"] - counts["dropped"]
-        report(f"{name}_frames_unaccounted_for", abs(missing), f"of {counts['frames']} frames", 0, **counts)
+        held.append(
+            report(f"{name}_frames_unaccounted_for", abs(missing), f"of {counts['frames']} frames", 0, **counts)
+        )
+    return all(held)
 
 
 class Memory:
@@ -216,4 +222,4 @@ def reply(handler: Any, picture: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
