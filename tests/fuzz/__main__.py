@@ -1,13 +1,14 @@
 """Fuzzes one target, guided by coverage, until something breaks: `python -m fuzz TARGET [--seconds 300]`.
 
-What is new goes to build/fuzz/TARGET; what breaks it, too, as crash-…, and its path is printed. `--merge` replaces the
-corpus by the smallest one that covers as much, taken from both. `make fuzz` runs all targets.
+What is new goes to build/fuzz/TARGET; what breaks it, too, as crash-…, and its path is printed. `--merge` makes of both
+the smallest corpus that covers as much, in build/fuzz/TARGET.merged. `make fuzz` runs all targets.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -23,22 +24,24 @@ MAX_BYTES = 4096
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=int, default=300)
     parser.add_argument("--merge", action="store_true")
-    arguments = parser.parse_args()
+    arguments, given = parser.parse_known_args()
     logging.disable()
     corpus, found = CORPUS / arguments.target, FOUND / arguments.target
     found.mkdir(parents=True, exist_ok=True)
     words = found.with_suffix(".dict")
     words.write_text("".join(f'"{word}"\n' for word in sorted(_words(config_schema()))))
     options = [f"-max_len={MAX_BYTES}", "-timeout=30", "-rss_limit_mb=4096", f"-artifact_prefix={found}/"]
-    if arguments.merge:
+    if given:
+        options = given  # libFuzzer starts this program again to merge
+    elif arguments.merge:
         smallest = found.with_suffix(".merged")
         shutil.rmtree(smallest, ignore_errors=True)
         smallest.mkdir()
-        options += ["-merge=1", str(smallest), str(corpus), str(found)]
+        options += ["-set_cover_merge=1", str(smallest), str(corpus), str(found)]
         print(f"The merged corpus is in {smallest}.")
     else:
         options += [
@@ -49,7 +52,8 @@ def main() -> None:
             str(corpus),
         ]
     target = TARGETS[arguments.target]
-    atheris.Setup([sys.argv[0], *options], lambda data: target(data) and None)
+    again = f"PYTHONPATH={os.environ.get('PYTHONPATH', '')} {sys.executable} -m fuzz {arguments.target}"
+    atheris.Setup([again, *options], lambda data: target(data) and None)
     atheris.Fuzz()
 
 
