@@ -126,7 +126,7 @@ def reconnected(count: int) -> Outcome:
     try:
         reader.start()
         states.next(lambda state: state == "online")
-        warm = max(1, count // WARM_UP)
+        warm = min(count, max(5, count // WARM_UP))
         for number in range(1, count + 1):
             if number % RESTART_EVERY:
                 server.tell("drop")

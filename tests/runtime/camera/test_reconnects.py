@@ -8,6 +8,7 @@ from runtime.camera.rtsp import need_server
 
 def test_reconnects_leave_no_file_no_thread_and_no_memory_behind() -> None:
     need_server()
-    outcome = reconnected(20)
-    assert (outcome.count, outcome.more_files, outcome.more_threads) == (20, 0, 0)
+    outcome = reconnected(15)
+    assert outcome.count == 15
+    assert outcome.more_files <= 0 and outcome.more_threads <= 0
     assert outcome.growth <= MAX_GROWTH

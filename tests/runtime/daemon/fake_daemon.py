@@ -44,13 +44,12 @@ class Death:
         setattr(owner, method, watched)
 
 
-def at_first(owner: Any, name: str, *, after: bool = True) -> None:
-    """Kill the process at the first call of `name`."""
+def after_first(owner: Any, name: str) -> None:
+    """Kill the process at the end of the first call of `name`."""
     original = getattr(owner, name)
 
     def watched(*arguments: Any, **options: Any) -> None:
-        if after:
-            original(*arguments, **options)
+        original(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owner, name, watched)
@@ -62,11 +61,9 @@ DEATHS = {
     "sent": lambda: Death(Session, "publish", after=True),
     "acknowledged": lambda: Death(Outbox, "delivered", after=True),
     "kept": lambda: Death(Spool, "append", after=True),
-    "checked": lambda: at_first(reload, "prepare"),
-    "taken-down": lambda: at_first(reload, "apply", after=False),
-    "changed": lambda: at_first(Setup, "change"),
-    "written": lambda: at_first(NewConfig, "commit"),
-    "applied": lambda: at_first(reload, "apply"),
+    "checked": lambda: after_first(reload, "prepare"),
+    "changed": lambda: after_first(Setup, "change"),
+    "written": lambda: after_first(NewConfig, "commit"),
 }
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ def test_kill_9_at_any_point_of_an_answer_makes_no_second_one_of_it(place: Path,
 
 @pytest.mark.parametrize(
     ("point", "written"),
-    [("checked", False), ("taken-down", False), ("changed", False), ("written", True), ("applied", True)],
+    [("checked", False), ("changed", False), ("written", True)],
 )
 def test_kill_9_at_any_point_of_a_reload_leaves_one_configuration_whole_and_doubles_no_answer(
     place: Path, bundle: Path, point: str, written: bool
