@@ -59,16 +59,17 @@ def test_a_picture_is_asked_for_again_and_again() -> None:
 def test_asking_again_leaves_nothing_that_only_the_garbage_collector_finds() -> None:
     """What it finds waits for it, and with few objects that come and go it looks once in many hours."""
     found = []
-    with HttpCamera(picture()) as camera:
-        source = open_source(camera.url, SourceOptions(fps=1000.0, timeouts=PATIENT))
-        for frame in source.frames():
-            if frame.index in (5, 45):
-                gc.enable()
-                found.append(gc.collect())
-                gc.disable()
-            if frame.index == 45:
-                source.close()
-    gc.enable()
+    gc.disable()
+    try:
+        with HttpCamera(picture()) as camera:
+            source = open_source(camera.url, SourceOptions(fps=1000.0, timeouts=PATIENT))
+            for frame in source.frames():
+                if frame.index in (5, 45):
+                    found.append(gc.collect())
+                if frame.index == 45:
+                    source.close()
+    finally:
+        gc.enable()
     assert found[1] < 40, "less than one object for each request"
 
 
