@@ -139,7 +139,7 @@ def run(command: list[str], environment: dict[str, str], address: Any, seconds: 
                 memory.look(daemon.pid, now_s)
             if time.monotonic() - said_s > SAY_S:
                 said_s = time.monotonic()
-                report("resident_memory", memory.resident[-1], "bytes", at_s=round(now_s), lost=heard.lost())
+                report("resident_memory", memory.resident[-1], "bytes", at_s=round(now_s), under_way=heard.lost())
         died = daemon.poll() is not None
         daemon.terminate()
         code = daemon.wait()
