@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
+.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet soak fuzz quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --group fuzz
 	touch $@
 
 # The typefaces of the held-out questions.
@@ -86,6 +90,23 @@ MINUTES ?= 15
 
 bench-fleet: $(VENV)/.installed-dev ## check and render 5,000 devices; 500 simulated devices on one mosquitto, 15 minutes
 	PYTHONPATH=benchmarks:tests $(BIN)/python -m fleet --minutes $(MINUTES)
+
+# Of soak and fuzz, for shorter ones: SOAK_MINUTES=5, FUZZ_SECONDS=30.
+SOAK_MINUTES ?= 60
+FUZZ_SECONDS ?= 300
+SOAK := PYTHONPATH=benchmarks:tests $(BIN)/python
+
+soak: $(VENV)/.installed-dev ## an hour of four cameras on the demo model, 300 reconnects, what an idle camera costs
+	[ -d out/soak/panel-int4 ] || $(BIN)/moedge export examples/panel/checkpoint out/soak/panel-int4 --precision int4
+	held=0; \
+	$(SOAK) benchmarks/cameras/idle.py || held=1; \
+	$(SOAK) benchmarks/cameras/reconnects.py || held=1; \
+	$(SOAK) benchmarks/cameras/soak.py out/soak/panel-int4 --minutes $(SOAK_MINUTES) || held=1; \
+	exit $$held
+
+fuzz: $(VENV)/.installed-fuzz ## fuzz configuration, requests, pictures and RTSP, guided by coverage, five minutes each
+	for target in config request jpeg rtsp; do \
+	  PYTHONPATH=tests $(BIN)/python -m fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; done
 
 quality: $(VENV)/.installed-dev $(VENV)/.installed-fonts ## exact answers of the demo model by precision, for docs/quality.md
 	PYTHONPATH=examples/panel $(BIN)/python benchmarks/panel_quality.py

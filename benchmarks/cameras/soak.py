@@ -1,9 +1,9 @@
-"""Runs examples/four_cameras on a real model for a while: do the frames add up, does anything fail, does memory grow?
+"""Runs examples/four_cameras on a real model for a while: do the frames add up, is anything lost, does memory grow?
 
-PYTHONPATH=tests python benchmarks/cameras/soak.py BUNDLE [--minutes 60]
+PYTHONPATH=benchmarks:tests python benchmarks/cameras/soak.py BUNDLE [--minutes 60]
 
-BUNDLE is one of the demo model (`make demo` writes out/demo/bundle). Needs mosquitto and GStreamer's RTSP server
-(tests/README.md). Prints one JSON object a line.
+BUNDLE is one of the demo model (`make soak` exports it). Needs mosquitto and GStreamer's RTSP server
+(tests/README.md). Prints one JSON object a line, how it is after every five minutes among them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
+from figures import report
 from runtime.camera.http_camera import HttpCamera
 from runtime.camera.rtsp import RtspServer
 from runtime.mqtt.brokers import running_mosquitto
@@ -38,6 +38,9 @@ WARM_UP = 0.2
 
 MAX_GROWTH = 0.02
 
+LOOK_S = 5.0
+SAY_S = 300.0
+
 MOEDGE = [sys.executable, "-c", "from moedge_runtime.cli.main import main; main()"]
 PLAYER = """
 import glob, sys, time
@@ -50,7 +53,7 @@ while True:
 """
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -75,47 +78,118 @@ def main() -> None:
                 "VIDEO": str(VIDEO),
                 "COMMAND": shlex.join([sys.executable, "-c", PLAYER, str(place)]),
             }
-            run([*MOEDGE, "run", "--config", str(CONFIG)], environment, address, arguments.minutes * 60)
+            held = run([*MOEDGE, "run", "--config", str(CONFIG)], environment, address, arguments.minutes * 60)
         broker.close()
+    return 0 if held else 1
 
 
-def run(command: list[str], environment: dict[str, str], address: Any, seconds: float) -> None:
-    """Run the daemon and report."""
-    statuses: Counter[str] = Counter()
-    states: Counter[str] = Counter()
-    health: dict[str, Any] = {}
-    memory: list[tuple[float, int]] = []
-    wrong = checked = 0
-    with Listener(address, f"{ROOT_TOPIC}/#") as listener, subprocess.Popen(command, env=environment) as daemon:
+class Heard:
+    """What the daemon has said on MQTT so far."""
+
+    def __init__(self) -> None:
+        self.health: dict[str, Any] = {}
+        self.counts = self.wrong = 0
+        self.statuses: Counter[str] = Counter()
+        self.states: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+
+    def note(self, topic: str, payload: bytes) -> bool:
+        """Take a message in; whether it was a new `health`."""
+        name = topic.removeprefix(f"{ROOT_TOPIC}/")
+        if name.endswith("/event"):
+            event = json.loads(payload)
+            self.statuses[event["status"]] += 1
+            (self.asked if event["type"] == "new" else self.ended)[event["id"]] += 1
+        elif name.endswith("/answer"):
+            self.answers[json.loads(payload)["id"]] += 1
+        elif name.endswith("/status") and "/" in name:
+            self.states[json.loads(payload)["state"]] += 1
+        elif name == "health":
+            self.health = json.loads(payload)
+            self.counts += len(self.health["cameras"])
+            self.wrong += sum(not adds_up(counts) for counts in self.health["cameras"].values())
+            return True
+        return False
+
+    def lost(self) -> int:
+        """Questions that never ended, and answers that events promise and nobody has heard."""
+        answered = self.statuses["answered"] + self.statuses["late"] + self.statuses["failed"]
+        return len(self.asked.keys() - self.ended.keys()) + answered - len(self.answers)
+
+    def twice(self) -> int:
+        """Messages that came again."""
+        return sum(count - 1 for heard in (self.asked, self.ended, self.answers) for count in heard.values())
+
+
+def run(command: list[str], environment: dict[str, str], address: Any, seconds: float) -> bool:
+    """Run the daemon and report; whether all bounds are kept."""
+    heard, memory = Heard(), Memory(WARM_UP * seconds)
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        Listener(address, f"{ROOT_TOPIC}/#") as listener,
+        subprocess.Popen(command, env=environment, stderr=log) as daemon,
+    ):
         listener.wait(lambda messages: bool(listener.on(f"{ROOT_TOPIC}/gate/answer")), "the first answer")
-        began_s = time.monotonic()
+        began_s = said_s = time.monotonic()
         while (now_s := time.monotonic() - began_s) < seconds and daemon.poll() is None:
-            time.sleep(min(5.0, seconds - now_s + 0.1))
-            for message in taken(listener):
-                name = message.topic.removeprefix(f"{ROOT_TOPIC}/")
-                if name.endswith("/event"):
-                    statuses[json.loads(message.payload)["status"]] += 1
-                elif name.endswith("/status") and "/" in name:
-                    states[json.loads(message.payload)["state"]] += 1
-                elif name == "health":
-                    health = json.loads(message.payload)
-                    memory.append((now_s, health["rss_bytes"]))
-                    checked += len(health["cameras"])
-                    wrong += sum(not adds_up(counts) for counts in health["cameras"].values())
+            time.sleep(min(LOOK_S, seconds - now_s + 0.1))
+            if sum(heard.note(message.topic, message.payload) for message in taken(listener)):
+                memory.look(daemon.pid, now_s)
+            if time.monotonic() - said_s > SAY_S:
+                said_s = time.monotonic()
+                report("resident_memory", memory.resident[-1], "bytes", at_s=round(now_s), under_way=heard.lost())
         died = daemon.poll() is not None
         daemon.terminate()
-    say("soak_time", round(now_s), "s", seconds - 10, lambda value, bound: value >= bound)
-    say("daemon_died", int(died), "times", 0)
-    say("counts_that_do_not_add_up", wrong, f"of {checked}", 0)
-    say("failed_answers", statuses["failed"], "events", 0)
-    say("camera_failures", states["offline"] + states["stalled"], "states", 0)
-    warm = next((size for at_s, size in memory if at_s >= WARM_UP * seconds), memory[-1][1])
-    growth = max(size for at_s, size in memory if at_s >= WARM_UP * seconds) / warm - 1
-    curve = [size for _, size in memory[:: max(1, len(memory) // 10)]]
-    say("resident_memory_growth", round(growth, 4), "share", MAX_GROWTH, rss_bytes=curve)
-    for name, counts in health["cameras"].items():
-        print(json.dumps({"name": f"camera_{name}", "value": counts["frames"], "unit": "frames", **counts}))
-    print(json.dumps({"name": "events", "value": statuses.total(), "unit": "events", **statuses}), flush=True)
+        code = daemon.wait()
+        listener.message(f"{ROOT_TOPIC}/status", "stopped")
+        for message in taken(listener):
+            heard.note(message.topic, message.payload)
+        log.seek(0)
+        errors = [line for line in log if " ERROR " in line or " CRITICAL " in line]
+    sys.stderr.writelines(errors)
+    held = [
+        report("soak_time", now_s, "s", seconds - 2 * LOOK_S, least=True),
+        report("daemon_died", int(died), "times", 0),
+        report("exit_code", abs(code), "of the daemon", 0),
+        report("errors_in_the_log", len(errors), "lines", 0),
+        report("counts_that_do_not_add_up", heard.wrong, f"of {heard.counts}", 0),
+        report("failed_answers", heard.statuses["failed"], "events", 0),
+        report("camera_failures", heard.states["offline"] + heard.states["stalled"], "states", 0),
+        report("messages_lost", heard.lost(), f"of {heard.statuses.total() + len(heard.answers)}", 0),
+        report("messages_twice", heard.twice(), "messages", 0),
+        report("questions_answered", heard.statuses["answered"], "events", **heard.statuses),
+    ]
+    for kind, sizes in (("resident", memory.resident), ("anonymous", memory.anonymous)):
+        curve = sizes[:: max(1, len(sizes) // 12)]
+        held.append(report(f"{kind}_memory_growth", max(sizes) / sizes[0] - 1, "share", MAX_GROWTH, bytes=curve))
+    for name, counts in heard.health["cameras"].items():
+        missing = counts["frames"] - counts["skipped"] - counts["answered"] - counts["dropped"]
+        held.append(
+            report(f"{name}_frames_unaccounted_for", abs(missing), f"of {counts['frames']} frames", 0, **counts)
+        )
+    return all(held)
+
+
+class Memory:
+    """The daemon's memory from `warm_s` seconds on, in bytes."""
+
+    def __init__(self, warm_s: float) -> None:
+        self._warm_s = warm_s
+        self.resident: list[int] = []
+        self.anonymous: list[int] = []
+        """Without pages of files, which the kernel takes away and brings back as other processes need memory."""
+
+    def look(self, pid: int, at_s: float) -> None:
+        """Note what the kernel says now."""
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        sizes = {name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in lines[1:])}
+        if at_s < self._warm_s:
+            self.resident.clear()
+            self.anonymous.clear()
+        self.resident.append(sizes["Rss"])
+        self.anonymous.append(sizes["Anonymous"])
 
 
 def adds_up(counts: dict[str, Any]) -> bool:
@@ -124,17 +198,6 @@ def adds_up(counts: dict[str, Any]) -> bool:
     return counts["frames"] == ended + counts["answered"] + counts["waiting"] and ended == sum(
         counts["reasons"].values()
     )
-
-
-def say(
-    name: str,
-    value: float,
-    unit: str,
-    bound: float,
-    holds: Callable[[float, float], bool] = lambda value, bound: value <= bound,
-    **more: Any,
-) -> None:
-    print(json.dumps({"name": name, "value": value, "unit": unit, "bound": bound, "ok": holds(value, bound), **more}))
 
 
 def taken(listener: Listener) -> list[Any]:
@@ -159,4 +222,4 @@ def reply(handler: Any, picture: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

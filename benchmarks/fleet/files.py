@@ -9,7 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fleet.figures import report
+from figures import report
+
 from fleet.fleet_file import device_names, fleet_text
 
 DEVICES = 5_000

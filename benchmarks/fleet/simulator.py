@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from figures import percentile, report
 from moedge_devices.fleet import Fleet, load_fleet
 from moedge_devices.fleet.links import Access
 from moedge_devices.fleet.live import LiveView
@@ -18,7 +19,6 @@ from moedge_devices.fleet.status import status_text
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.mqtt.brokers import Mosquitto
 
-from fleet.figures import percentile, report
 from fleet.fleet_file import device_names, fleet_text
 
 VICTIMS = [f"victim-{number}" for number in range(5)]

@@ -142,26 +142,24 @@ class _Errors(urllib.request.HTTPErrorProcessor):
 class _Http(urllib.request.HTTPHandler):
     def __init__(self, watch: Any) -> None:
         super().__init__()
-        self._watch = watch
+        self._connection = _watched(http.client.HTTPConnection, watch)
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_watched(http.client.HTTPConnection, self._watch), request)
+        return self.do_open(self._connection, request)
 
 
 class _Https(urllib.request.HTTPSHandler):
     def __init__(self, watch: Any, context: ssl.SSLContext) -> None:
         super().__init__()
-        self._watch, self._tls = watch, context
+        self._connection, self._tls = _watched(http.client.HTTPSConnection, watch), context
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(
-            _watched(http.client.HTTPSConnection, self._watch),
-            request,
-            context=self._tls,
-        )
+        return self.do_open(self._connection, request, context=self._tls)
 
 
 def _watched(kind: type[http.client.HTTPConnection], watch: Any) -> type[http.client.HTTPConnection]:
+    """Made once for a camera: a class for each request would be garbage in cycles, megabytes before Python looks."""
+
     class Watched(kind):  # type: ignore[valid-type, misc]
         def connect(self) -> None:
             super().connect()

@@ -1,8 +1,9 @@
-"""Puts one more mask or zone into the text of a moedge.yaml, and leaves everything else in it as it was. Pure."""
+"""Puts a mask or zone into the text of a moedge.yaml or takes a mask away; leaves everything else as it was. Pure."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 import yaml
@@ -37,14 +38,40 @@ def with_polygon(text: str, camera: str, kind: Kind, polygon: Polygon, name: str
     Raises:
         ConfigError: The text is written in a way that cannot be changed safely, say with aliases.
     """
+
+    def more(before: Any) -> Any:
+        if kind == "masks":
+            return [*(before or []), rounded(polygon)]
+        return {**(before or {}), name: rounded(polygon)}
+
+    return _changed(text, camera, kind, more)
+
+
+def without_mask(text: str, camera: str, index: int) -> str:
+    """`text` without one mask of a camera; as careful as `with_polygon`.
+
+    Args:
+        text: A whole moedge.yaml.
+        camera: Its key in `cameras`.
+        index: Which of its masks, from 0.
+
+    Raises:
+        ConfigError: There is no such mask, or the text cannot be changed safely.
+    """
+
+    def fewer(masks: Any) -> Any:
+        if not 0 <= index < len(masks):
+            raise LookupError(index)
+        return [*masks[:index], *masks[index + 1 :]]
+
+    return _changed(text, camera, "masks", fewer)
+
+
+def _changed(text: str, camera: str, kind: Kind, change: Callable[[Any], Any]) -> str:
     try:
         raw, _, _ = read_yaml(text)
         section = raw["cameras"][camera]
-        value: Any
-        if kind == "masks":
-            value = [*(section.get("masks") or []), rounded(polygon)]
-        else:
-            value = {**(section.get("zones") or {}), name: rounded(polygon)}
+        value = change(section.get(kind))
         wanted = {**raw, "cameras": {**raw["cameras"], camera: {**section, kind: value}}}
         changed = _edited(text, camera, kind, json.dumps(value, ensure_ascii=False))
         if changed is not None and read_yaml(changed)[0] == wanted:
@@ -52,8 +79,8 @@ def with_polygon(text: str, camera: str, kind: Kind, polygon: Polygon, name: str
     except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         pass
     raise ConfigError(
-        f"cameras.{camera}.{kind}: the file is written in a way that cannot be changed safely. Copy the polygon into "
-        f"it by hand.",
+        f"cameras.{camera}.{kind}: the file is written in a way that cannot be changed safely. Change it there "
+        f"by hand.",
         key="config.not_editable",
     )
 

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 
 _TIMEX_BYTES = 512
@@ -28,10 +29,16 @@ def utc_now() -> datetime:
 def clock_synced() -> bool | None:
     """Whether the kernel's clock is kept by a time server (adjtimex(2)); None where the system does not say."""
     try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        state = _c_library().adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     except (AttributeError, OSError):
         return None
-    return None if state < 0 else state != _TIME_ERROR
+    return None if state < 0 else bool(state != _TIME_ERROR)
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    """Once: every CDLL makes classes, which are garbage in cycles and stay until Python looks for these."""
+    return ctypes.CDLL(None)
 
 
 def rss_bytes() -> int | None:

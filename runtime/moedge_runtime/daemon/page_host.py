@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from moedge_runtime import __version__
 from moedge_runtime.camera import Frame
 from moedge_runtime.config import Config
-from moedge_runtime.config.edit import Kind, rounded, with_polygon
+from moedge_runtime.config.edit import Kind, rounded, with_polygon, without_mask
 from moedge_runtime.config.load import load_config
 from moedge_runtime.config.values import NAME_PATTERN
 from moedge_runtime.daemon.answers import error_info
@@ -128,7 +128,16 @@ class DaemonPage:
         """See PageHost."""
         config, _, handler = self._serving()
         handler.camera(camera)
-        text = _changed(config, camera, cast(Kind, kind), body)
+        return self._apply(_with_polygon(config, camera, cast(Kind, kind), body))
+
+    def remove_mask(self, camera: str, body: Mapping[str, Any]) -> str:
+        """See PageHost."""
+        config, _, handler = self._serving()
+        handler.camera(camera)
+        return self._apply(_without_mask(config, camera, body))
+
+    def _apply(self, text: str) -> str:
+        """Take over a configuration; the identifier under which the outcome will be known."""
         identifier = self._expect()
         try:
             self._commands.add(Command("config", lambda outcome: self._ended(identifier, outcome), text, "web"))
@@ -167,18 +176,14 @@ class DaemonPage:
                 self._asked[identifier] = value
 
 
-def _changed(config: Config, camera: str, kind: Kind, body: Mapping[str, Any]) -> str:
+def _with_polygon(config: Config, camera: str, kind: Kind, body: Mapping[str, Any]) -> str:
     """The configuration's file with one more polygon.
 
     Raises:
         RequestError: The polygon is none, or changes are not allowed.
         ConfigError: The file cannot be changed.
     """
-    if not (config.web and config.web.allow_changes):
-        raise RequestError(
-            "The page may change nothing: web.allow_changes is false. Copy the polygon into the file on the board.",
-            key="request.config_not_allowed",
-        )
+    _require_leave(config)
     name: Literal[None] | str = None
     try:
         polygon = parse_polygon(body.get("polygon"))
@@ -189,12 +194,49 @@ def _changed(config: Config, camera: str, kind: Kind, body: Mapping[str, Any]) -
                 raise ValueError("a zone's name has 1 to 64 of the characters a-z, A-Z, 0-9, _ and -")
     except ValueError as error:
         raise RequestError(f"This cannot be drawn: {error}.", key="request.invalid") from error
+    return with_polygon(_text_in_force(config), camera, kind, polygon, name)
+
+
+def _without_mask(config: Config, camera: str, body: Mapping[str, Any]) -> str:
+    """The configuration's file without the mask that has exactly these corners.
+
+    Raises:
+        RequestError: There is no such mask, or changes are not allowed.
+        ConfigError: The file cannot be changed.
+    """
+    _require_leave(config)
+    masks = [[list(corner) for corner in mask] for mask in config.cameras[camera].masks]
+    polygon = body.get("polygon")
+    if polygon not in masks:
+        raise RequestError(
+            f"Camera '{camera}' has no mask with these corners any more. Look at those that it has, and choose again.",
+            key="request.mask_unknown",
+        )
+    return without_mask(_text_in_force(config), camera, masks.index(polygon))
+
+
+def _require_leave(config: Config) -> None:
+    """Raises RequestError unless the page may change the configuration."""
+    if not (config.web and config.web.allow_changes):
+        raise RequestError(
+            "The page may change nothing: web.allow_changes is false. Change the file on the board.",
+            key="request.config_not_allowed",
+        )
+
+
+def _text_in_force(config: Config) -> str:
+    """The text of the configuration's file.
+
+    Raises:
+        RequestError: There is no file.
+        ConfigError: It is not what the daemon runs with.
+    """
     path = config.path
     if path is None:
         raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
     if load_config(path).model_dump() != config.model_dump():
         raise ConfigError(
-            f"'{path}' has changes that are not in force yet. Reload the daemon first, then draw again.",
+            f"'{path}' has changes that are not in force yet. Reload the daemon first, then try again.",
             key="config.changed_on_disk",
         )
-    return with_polygon(path.read_text(encoding="utf-8"), camera, kind, polygon, name)
+    return path.read_text(encoding="utf-8")

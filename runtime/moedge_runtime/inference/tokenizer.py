@@ -16,7 +16,8 @@ class Tokenizer:
     """tokenizer.json of a bundle.
 
     Attributes:
-        control_tokens: Texts that mean something to the model beyond their letters, e.g. `<|im_end|>`.
+        control_tokens: Texts that mean something to the model beyond their letters, e.g. `<|im_end|>`; with those that
+            the file does not call special, such as `</think>`: in a text they would be recognised just so.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +36,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         added = self._tokenizer.get_added_tokens_decoder()
-        self.control_tokens = tuple(token.content for token in added.values() if token.special)
+        self.control_tokens = tuple(token.content for token in added.values())
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; control tokens in it are recognised, none is added."""

@@ -26,7 +26,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 
-_CAMERA_PATH = re.compile(r"/api/cameras/([A-Za-z0-9_-]{1,64})/(picture|masks|zones)")
+_CAMERA_PATH = re.compile(r"/api/cameras/([A-Za-z0-9_-]{1,64})/(picture|masks|zones|masks/remove)")
 _ASKED_PATH = re.compile(r"/api/asked/([A-Za-z0-9_-]{1,64})")
 
 
@@ -55,6 +55,10 @@ class PageHost(Protocol):
 
     def add_polygon(self, camera: str, kind: str, body: Mapping[str, Any]) -> str:
         """Add a mask or a zone to the configuration and apply it; returns the identifier of the change."""
+        ...
+
+    def remove_mask(self, camera: str, body: Mapping[str, Any]) -> str:
+        """Take the mask `polygon` of `body` out of the configuration and apply it; the identifier of the change."""
         ...
 
 
@@ -102,8 +106,12 @@ class Page:
             camera, what = match.groups()
             if what == "picture":
                 methods = {"GET": lambda request: HttpResponse(self._host.picture(camera), "image/jpeg")}
+            elif what == "masks/remove":
+                methods = {"POST": lambda request: _accepted(self._host.remove_mask(camera, request.json_object()))}
             else:
-                methods = {"POST": lambda request: self._add_polygon(request, camera, what)}
+                methods = {
+                    "POST": lambda request: _accepted(self._host.add_polygon(camera, what, request.json_object()))
+                }
         if methods is None and (match := _ASKED_PATH.fullmatch(path)):
             identifier = match[1]
             methods = {"GET": lambda request: json_response(self._host.asked(identifier))}
@@ -143,11 +151,12 @@ class Page:
 
     def _ask(self, request: HttpRequest) -> HttpResponse:
         request.json_object()
-        return json_response({"id": self._host.ask(request.body)}, HTTPStatus.ACCEPTED)
+        return _accepted(self._host.ask(request.body))
 
-    def _add_polygon(self, request: HttpRequest, camera: str, kind: str) -> HttpResponse:
-        identifier = self._host.add_polygon(camera, kind, request.json_object())
-        return json_response({"id": identifier}, HTTPStatus.ACCEPTED)
+
+def _accepted(identifier: str) -> HttpResponse:
+    """What was asked for is under way, and its outcome will be known as `identifier`."""
+    return json_response({"id": identifier}, HTTPStatus.ACCEPTED)
 
 
 def _refuse_other_sites(request: HttpRequest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from typing import Any
@@ -115,11 +116,14 @@ class HttpServer:
 
     def _open(self) -> tuple[Any, dict[int, Any]]:
         sockets: dict[int, Any] = {}
+        family = socket.AF_INET6 if ":" in self._listen else socket.AF_INET
+        # Bound before waitress is asked: it starts threads first, and leaves them behind when it cannot bind.
+        listening = socket.create_server((self._listen, self._port), family=family)
         logging.getLogger("waitress").setLevel(logging.ERROR)  # what clients do wrong is not worth a line each
         server = create_server(
             self._application,
             map=sockets,
-            listen=_authority(self._listen, self._port),
+            sockets=[listening],
             threads=THREADS,
             ident=None,
             channel_timeout=IDLE_S,

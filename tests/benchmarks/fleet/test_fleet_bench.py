@@ -2,8 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
+from figures import percentile, report
 from fleet.device_process import GOLDEN
-from fleet.figures import percentile, report
 from fleet.fleet_file import device_names, fleet_text
 from moedge_devices.fleet import load_fleet
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import logging
 import re
@@ -53,6 +54,23 @@ def test_a_picture_is_asked_for_again_and_again() -> None:
     assert [number_of(frame.image) for frame in frames] == [0, 1, 2, 3, 4]
     assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
     assert frames[0].image.shape == (48, 64, 3)
+
+
+def test_asking_again_leaves_nothing_that_only_the_garbage_collector_finds() -> None:
+    """What it finds waits for it, and with few objects that come and go it looks once in many hours."""
+    found = []
+    gc.disable()
+    try:
+        with HttpCamera(picture()) as camera:
+            source = open_source(camera.url, SourceOptions(fps=1000.0, timeouts=PATIENT))
+            for frame in source.frames():
+                if frame.index in (5, 45):
+                    found.append(gc.collect())
+                if frame.index == 45:
+                    source.close()
+    finally:
+        gc.enable()
+    assert found[1] < 40, "less than one object for each request"
 
 
 def test_it_is_asked_for_at_the_wanted_rate() -> None:

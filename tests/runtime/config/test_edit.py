@@ -1,10 +1,10 @@
-"""Masks and zones put into texts of people."""
+"""Masks and zones put into texts of people, and masks taken out of them."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
-from moedge_runtime.config.edit import with_polygon
+from moedge_runtime.config.edit import with_polygon, without_mask
 from moedge_runtime.errors import ConfigError
 
 SQUARE = ((0.1, 0.1), (0.50004, 0.1), (0.5, 0.5))
@@ -35,6 +35,25 @@ def test_nothing_but_the_polygon_is_new(text: str, kind: str) -> None:
         before["cameras"]["gate"]["zones"] = {"road": WRITTEN}
     assert after == before
     assert [line for line in text.splitlines() if "#" in line and line not in changed.splitlines()] == []
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_nothing_but_the_mask_is_gone(text: str, index: int) -> None:
+    two = with_polygon(with_polygon(text, "gate", "masks", SQUARE), "gate", "masks", SQUARE[::-1])
+    before, after = yaml.safe_load(two), yaml.safe_load(without_mask(two, "gate", index))
+    del before["cameras"]["gate"]["masks"][index]
+    assert after == before
+    assert [line for line in two.splitlines() if "#" in line and line not in text.splitlines()] == []
+
+
+def test_the_last_mask_leaves_an_empty_list_and_one_that_is_not_there_is_refused() -> None:
+    none = without_mask(TEXTS["at the end"], "gate", 0)
+    assert yaml.safe_load(none)["cameras"]["gate"]["masks"] == []
+    for text, index in ((none, 0), (TEXTS["none yet"], 0), (TEXTS["at the end"], 1), (TEXTS["at the end"], -1)):
+        with pytest.raises(ConfigError) as caught:
+            without_mask(text, "gate", index)
+        assert caught.value.key == "config.not_editable"
 
 
 def test_a_zone_of_that_name_is_replaced_and_others_stay() -> None:

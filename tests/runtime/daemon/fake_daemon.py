@@ -1,7 +1,8 @@
 """`moedge run` with the fake answerer: `python fake_daemon.py CONFIG [--exit-when-done] [--patient] [--die=POINT]`.
 
 Prints what it imported. A patient daemon waits for an hour for an answer under way when it is told to stop. With
---die=POINT it kills itself at its twentieth answer (made, queued, sent), acknowledgement or write into the spool.
+--die=POINT it kills itself at its twentieth answer (made, queued, sent), acknowledgement or write into the spool, or
+at a step of its first reload.
 """
 
 import os
@@ -13,8 +14,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from moedge_runtime.config import load_config
-from moedge_runtime.daemon import service
+from moedge_runtime.daemon import reload, service
+from moedge_runtime.daemon.config_file import NewConfig
 from moedge_runtime.daemon.process import run_process
+from moedge_runtime.daemon.setup import Setup
 from moedge_runtime.mqtt.client import MqttClient
 from moedge_runtime.mqtt.outbox import Outbox
 from moedge_runtime.mqtt.session import Session
@@ -41,12 +44,26 @@ class Death:
         setattr(owner, method, watched)
 
 
+def after_first(owner: Any, name: str) -> None:
+    """Kill the process at the end of the first call of `name`."""
+    original = getattr(owner, name)
+
+    def watched(*arguments: Any, **options: Any) -> None:
+        original(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, watched)
+
+
 DEATHS = {
     "made": lambda: Death(MqttClient, "publish", after=False),
     "queued": lambda: Death(MqttClient, "publish", after=True),
     "sent": lambda: Death(Session, "publish", after=True),
     "acknowledged": lambda: Death(Outbox, "delivered", after=True),
     "kept": lambda: Death(Spool, "append", after=True),
+    "checked": lambda: after_first(reload, "prepare"),
+    "changed": lambda: after_first(Setup, "change"),
+    "written": lambda: after_first(NewConfig, "commit"),
 }
 
 if __name__ == "__main__":

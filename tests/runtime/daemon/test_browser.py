@@ -78,6 +78,12 @@ class Browser:
             action = ActionChains(self.driver, duration=0)
             action.move_to_element_with_offset(overlay, (x - 0.5) * width, (y - 0.5) * height).click().perform()
 
+    def brightest_masked(self) -> int:
+        """Of what is seen of the picture under `MASK`, beside its label; -1 while there is no picture."""
+        pixels = np.asarray(Image.open(io.BytesIO(self.at("#picture").screenshot_as_png)).convert("L"))
+        masked = pixels[20 : pixels.shape[0] // 2 - 20, 60 : pixels.shape[1] // 2 - 20]
+        return int(masked.max()) if masked.size else -1
+
     def messages(self) -> list[str]:
         """What the console has of errors, but for answers with a status that is one."""
         return [
@@ -154,11 +160,13 @@ def test_status_picture_zones_masks_and_answers_are_shown_and_nothing_is_loaded_
         browser.wait(lambda: "fake answer: frame" in browser.text("#answers"), "an answer")
         assert browser.at("#overlay polygon.mask").get_attribute("points") == "0,0 0.5,0 0.5,0.5 0,0.5"
         assert browser.at("#overlay polygon.zone").get_attribute("data-zone") == "dial"
-        assert browser.text("#frame .name") == "dial"
+        assert {label.text for label in browser.driver.find_elements(By.CSS_SELECTOR, "#frame .name")} == {
+            "dial",
+            "mask 1",
+        }
         first = browser.at("#picture").get_attribute("src")
         browser.wait(lambda: browser.at("#picture").get_attribute("src") != first, "a newer picture")
-        pixels = np.asarray(Image.open(io.BytesIO(browser.at("#picture").screenshot_as_png)).convert("L"))
-        assert pixels[20 : pixels.shape[0] // 2 - 20, 60 : pixels.shape[1] // 2 - 20].max() < 40, "masked"
+        assert 0 <= browser.brightest_masked() < 40, "masked"
         names = browser.driver.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
         assert names and all(name.startswith(f"http://127.0.0.1:{running.web}/") for name in names)
 
@@ -190,6 +198,27 @@ def test_a_mask_is_drawn_copied_and_applied(place: Path, bundle: Path, broker: B
         browser.wait(
             lambda: len(browser.driver.find_elements(By.CSS_SELECTOR, "#overlay polygon.mask")) == 2, "its outline"
         )
+
+
+def test_a_mask_is_removed_after_a_warning(place: Path, bundle: Path, broker: BrokerAddress, browser: Browser) -> None:
+    with shown(place, bundle, broker, browser) as running:
+        browser.wait(lambda: browser.text("#masks") == "Remove mask 1 …", "the mask")
+        browser.at("#masks button").click()
+        assert "can be seen from the next frame on" in browser.text("#remove-warning")
+        assert browser.at("#overlay polygon.going").get_attribute("points") == "0,0 0.5,0 0.5,0.5 0,0.5"
+        browser.at("#remove-keep").click()
+        assert not browser.at("#removing").is_displayed()
+        assert len(load_config(running.path).cameras["panel"].masks) == 1, "it was kept"
+        browser.at("#masks button").click()
+        browser.at("#remove-confirm").click()
+        browser.wait(lambda: browser.text("#remove-result") == "Removed.", "the change")
+        assert load_config(running.path).cameras["panel"].masks == ()
+        browser.wait(
+            lambda: not browser.driver.find_elements(By.CSS_SELECTOR, "#overlay polygon.mask, #masks button"), "it"
+        )
+        assert not browser.at("#removing").is_displayed()
+
+        browser.wait(lambda: browser.brightest_masked() > 40, "what was under the mask")
 
 
 def test_a_zone_is_drawn_with_undo_and_named(
@@ -224,6 +253,8 @@ def test_without_leave_a_polygon_can_be_copied_only(
         assert browser.at("#copy").is_enabled()
         assert not browser.at("#apply").is_enabled()
         assert "allow_changes" in str(browser.at("#apply").get_attribute("title"))
+        assert not browser.at("#masks button").is_enabled()
+        assert "allow_changes" in str(browser.at("#masks button").get_attribute("title"))
 
 
 def test_the_page_says_so_when_the_device_is_away(

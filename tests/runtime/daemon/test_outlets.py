@@ -23,7 +23,7 @@ from moedge_runtime.mqtt.address import BrokerAddress
 from PIL import Image
 from runtime.daemon import fakes
 from runtime.daemon.fakes import FakeAnswerer, config_for
-from runtime.daemon.pages import MASK, TOKEN, site, wait_until
+from runtime.daemon.pages import MASK, TOKEN, Site, site, wait_until
 from runtime.web.raw import send
 
 ROOT = Path(__file__).parents[3]
@@ -159,6 +159,37 @@ def test_a_question_goes_the_way_of_requests(place: Path, bundle: Path, broker: 
         full = [running.post("/api/ask", {"question": "?"}) for _ in range(9)][-1]
         assert full.json()["error"]["key"] == "request.busy"
         assert running.get("/api/asked/unknown").json()["error"]["key"] == "request.identifier_unknown"
+
+
+def test_a_mask_that_is_removed_is_out_of_the_file_and_off_the_pixels(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    with site(place, bundle, broker.port) as running:
+        running.log_in()
+        wait_until(lambda: _corner(running) <= 8)
+        unknown = running.post("/api/cameras/panel/masks/remove", {"polygon": [[0, 0], [1, 0], [1, 1]]})
+        assert (unknown.status, unknown.json()["error"]["key"]) == (400, "request.mask_unknown")
+        assert running.post("/api/cameras/panel/masks/remove", {}).json()["error"]["key"] == "request.mask_unknown"
+        removed = running.post("/api/cameras/panel/masks/remove", {"polygon": MASK})
+        assert running.ended(removed.json()["id"]) == {
+            "state": "done",
+            "data": {"changed": True, "model_loaded": False},
+        }
+        assert load_config(running.path).cameras["panel"].masks == ()
+        wait_until(lambda: _corner(running) > 8)
+        before = running.path.read_text()
+        running.path.write_text(before.replace("Which frame?", "Which frame now?"))
+        answer = running.post("/api/cameras/panel/masks/remove", {"polygon": MASK})
+        assert answer.json()["error"]["key"] == "request.mask_unknown", "it is gone already"
+
+
+def _corner(running: Site) -> int:
+    """The brightest pixel of the part that MASK covers; -1 while there is no picture."""
+    answer = running.get("/api/cameras/panel/picture")
+    if answer.status != 200:
+        return -1
+    pixels = np.asarray(Image.open(io.BytesIO(answer.body)).convert("L"))
+    return int(pixels[: pixels.shape[0] // 2 - 8, : pixels.shape[1] // 2 - 8].max())
 
 
 def test_a_mask_that_is_drawn_is_in_the_file_and_on_the_pixels(

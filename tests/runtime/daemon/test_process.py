@@ -333,6 +333,40 @@ def test_kill_9_at_any_point_of_an_answer_makes_no_second_one_of_it(place: Path,
     assert identifiers == sorted(set(identifiers)), "in order, each once"
 
 
+@pytest.mark.parametrize(
+    ("point", "written"),
+    [("checked", False), ("changed", False), ("written", True)],
+)
+def test_kill_9_at_any_point_of_a_reload_leaves_one_configuration_whole_and_doubles_no_answer(
+    place: Path, bundle: Path, point: str, written: bool
+) -> None:
+    broker = Mosquitto(place)
+    address = broker.start()
+    config = spooling(place, bundle, address.port)
+    old = config.read_text()
+    new = old.replace("Which frame?", "Which frame now?")
+    with Listener(address, "t/d/#") as listener:
+        with process(config, f"--die={point}") as daemon:
+            listener.wait(lambda messages: len(listener.on("t/d/panel/answer")) > 3, "answers")
+            listener.publish("t/d/request/config", json.dumps({"config": new}))
+            assert daemon.wait(DEADLINE_S) == -signal.SIGKILL
+        listener.message("t/d/status", "offline")
+        assert config.read_text() == (new if written else old)
+        with process(config) as daemon:
+            asked = "Which frame now?" if written else "Which frame?"
+            before = len(listener.on("t/d/panel/answer"))
+            listener.wait(lambda messages: len(listener.on("t/d/panel/answer")) > before + 3, "answers after it")
+            assert json.loads(listener.on("t/d/panel/answer")[-1])["question"] == asked
+            listener.publish("t/d/request/config", json.dumps({"config": new, "transaction": 2}))
+            response = listener.json("t/d/response/config", '"transaction":2')
+            assert response["data"] == {"changed": not written, "model_loaded": False}
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(DEADLINE_S) == 0
+        identifiers = [json.loads(payload)["id"] for payload in listener.on("t/d/panel/answer")]
+    broker.stop()
+    assert identifiers == sorted(set(identifiers)), "in order, each once"
+
+
 def test_kill_9_right_after_an_answer_was_kept_loses_none_of_them(place: Path, bundle: Path) -> None:
     broker = Mosquitto(place)
     config = spooling(place, bundle, broker.address.port)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from fixtures_checkpoint import SPECIAL_TOKENS, save_tokenizer
+from fixtures_checkpoint import SPECIAL_TOKENS, THINK_TOKENS, save_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moedge_runtime.errors import BundleError
@@ -61,8 +61,8 @@ def test_tokens_equal_transformers(tokenizer, folder):
     assert tokenizer.decode(tokens) == reference.decode(tokens, skip_special_tokens=True)
 
 
-def test_control_tokens_are_the_special_ones(tokenizer):
-    assert set(tokenizer.control_tokens) == set(SPECIAL_TOKENS)
+def test_control_tokens_are_all_that_are_no_pieces_of_text(tokenizer):
+    assert set(tokenizer.control_tokens) == {*SPECIAL_TOKENS, *THINK_TOKENS}
 
 
 def test_a_damaged_file_is_a_bundle_error(tmp_path):

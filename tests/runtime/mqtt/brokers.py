@@ -71,12 +71,16 @@ def add_password(directory: Path, user: str, password: str) -> Path:
 
 def running_mosquitto(directory: Path) -> Iterator[BrokerAddress]:
     broker = Mosquitto(directory)
-    yield broker.start()
-    broker.stop()
+    try:
+        yield broker.start()
+    finally:
+        broker.stop()
 
 
 def running_embedded() -> Iterator[BrokerAddress]:
     pytest.importorskip("iotcore", reason="the embedded broker is not installed; run: pip install 'moedge[broker]'")
     broker = EmbeddedBroker("127.0.0.1", 0)
-    yield broker.start()
-    broker.stop()
+    try:
+        yield broker.start()
+    finally:
+        broker.stop()

@@ -268,6 +268,26 @@ def test_answers_wait_on_the_disk_for_a_later_process_and_come_in_order_with_a_m
     broker.stop()
 
 
+def test_a_hundred_thousand_messages_on_the_disk_keep_no_device_from_being_online_within_five_seconds(
+    tmp_path: Path, mosquitto: BrokerAddress
+) -> None:
+    earlier = Spool(tmp_path / "spool", max_bytes=1 << 30, max_age_s=3600)
+    for start in range(0, 100_000, 2000):
+        earlier.append([("h/answer", b"%d" % number + b"." * 400) for number in range(start, start + 2000)])
+    earlier.close()
+    with Listener(mosquitto, "h/#") as listener:
+        began_s = time.monotonic()
+        spool = Spool(tmp_path / "spool", max_bytes=1 << 30, max_age_s=3600)
+        client = client_for(mosquitto, name="h", spool=spool)
+        client.start()
+        first = listener.message("h/answer")
+        took_s = time.monotonic() - began_s
+        assert first.payload.startswith(b"0.")
+        assert client.backlog()[0] > 90_000
+        client.close(0.1)
+    assert took_s < 5
+
+
 def test_a_broker_killed_in_the_middle_loses_no_answer_and_keeps_their_order(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path)
     address = broker.start()

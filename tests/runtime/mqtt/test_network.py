@@ -1,6 +1,7 @@
 """Answers over a network that loses, slows and cuts packets: mosquitto in a network namespace of its own.
 
-Two links lead there. The device under test has the bad one; who listens has the good one and hears everything.
+Two links lead there. The device under test has the bad one; who listens has the good one and hears everything. Losses
+come from nftables and the narrow line from tc's tbf; delays from a proxy, since kernels may lack netem.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from moedge_runtime.mqtt.client import MqttClient
 from moedge_runtime.mqtt.listening import wait_until_listening
 from moedge_runtime.mqtt.message import Message
 from moedge_runtime.mqtt.spool import Spool
+from runtime.mqtt.delay_proxy import DelayProxy
 from runtime.mqtt.listener import DEADLINE_S, Listener
 from runtime.mqtt.test_client import PRESENCE, WatchedBackoff, wait_connected
 
@@ -134,19 +136,49 @@ def slow(network: Network, done: threading.Event) -> None:
 def test_no_answer_is_lost_and_none_overtakes_another(
     network: Network, tmp_path: Path, trouble: Callable[[Network, threading.Event], None]
 ) -> None:
-    client = MqttClient(
-        Connection(BrokerAddress(BAD, PORT), client_id="d", keepalive_s=1, connect_timeout_s=2),
+    client = client_of(BrokerAddress(BAD, PORT), tmp_path / "spool")
+    published(client, BrokerAddress(GOOD, PORT), lambda done: trouble(network, done))
+    assert client.backlog()[0] == 0
+    if trouble is flap:
+        assert client.counters.connects > 1 and client.counters.replayed > 0
+
+
+def test_a_line_with_long_and_uneven_delays_that_breaks_on_the_way_loses_nothing(
+    tmp_path: Path, mosquitto: BrokerAddress
+) -> None:
+    with DelayProxy(mosquitto, delay_s=0.1, jitter_s=0.1) as line:
+        client = client_of(line.address, tmp_path / "spool")
+
+        def cut(done: threading.Event) -> None:
+            for _ in range(2):
+                done.wait(0.9)
+                line.cut()
+
+        began_s = time.monotonic()
+        published(client, mosquitto, cut)
+        assert time.monotonic() - began_s > 0.2, "the way there and back took its time"
+        assert line.connections >= client.counters.connects > 1
+    assert client.backlog()[0] == 0
+
+
+def client_of(address: BrokerAddress, spool: Path) -> MqttClient:
+    return MqttClient(
+        Connection(address, client_id="d", keepalive_s=1, connect_timeout_s=2),
         presence=PRESENCE,
         requests="d/request/+",
         on_request=lambda message: None,
         backoff=WatchedBackoff(),
-        spool=Spool(tmp_path / "spool", max_bytes=1 << 24, max_age_s=3600),
+        spool=Spool(spool, max_bytes=1 << 24, max_age_s=3600),
     )
+
+
+def published(client: MqttClient, listening: BrokerAddress, trouble: Callable[[threading.Event], None]) -> None:
+    """Publish answers while there is `trouble`: all are heard, in order, and marked if they come twice."""
     done = threading.Event()
-    with Listener(BrokerAddress(GOOD, PORT), "d/answer") as listener:
+    with Listener(listening, "d/answer") as listener:
         client.start()
         wait_connected(client)
-        worker = threading.Thread(target=trouble, args=(network, done))
+        worker = threading.Thread(target=trouble, args=(done,))
         worker.start()
         began_s = time.monotonic()
         for number in range(ANSWERS):
@@ -164,6 +196,3 @@ def test_no_answer_is_lost_and_none_overtakes_another(
     again = {number for index, number in enumerate(numbers) if number in numbers[:index]}
     marked = {int(number) for number, mark in heard if mark == b"late"}
     assert again <= marked, "what comes twice is marked"
-    assert client.backlog()[0] == 0
-    if trouble is flap:
-        assert client.counters.connects > 1 and client.counters.replayed > 0

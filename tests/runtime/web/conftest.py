@@ -44,6 +44,10 @@ class FakeHost:
         self.done.append((kind, camera, dict(body)))
         return "two"
 
+    def remove_mask(self, camera: str, body: Mapping[str, Any]) -> str:
+        self.done.append(("remove", camera, dict(body)))
+        return "three"
+
 
 @pytest.fixture
 def host() -> FakeHost:

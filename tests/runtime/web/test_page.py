@@ -18,6 +18,7 @@ PROTECTED = [
     ("POST", "/api/ask"),
     ("POST", "/api/cameras/gate/masks"),
     ("POST", "/api/cameras/gate/zones"),
+    ("POST", "/api/cameras/gate/masks/remove"),
     ("POST", "/api/logout"),
 ]
 
@@ -73,14 +74,21 @@ def test_what_another_site_makes_a_browser_send_does_nothing(port: int, host: Fa
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
     ):
-        for path in ("/api/ask", "/api/cameras/gate/masks", "/api/login", "/api/logout"):
+        for path in (
+            "/api/ask",
+            "/api/cameras/gate/masks",
+            "/api/cameras/gate/masks/remove",
+            "/api/login",
+            "/api/logout",
+        ):
             assert send(port, "POST", path, mask, Cookie=cookie, **headers).status == 403
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         assert send(port, "POST", "/api/ask", b'{"question": "?"}', Cookie=cookie, Content_Type=kind).status == 415
     assert host.done == []
     own = {"Origin": f"http://127.0.0.1:{port}", "Sec_Fetch_Site": "same-origin"}
     assert send(port, "POST", "/api/cameras/gate/masks", mask, Cookie=cookie, **own).status == 202
-    assert host.done == [("masks", "gate", mask)]
+    assert send(port, "POST", "/api/cameras/gate/masks/remove", mask, Cookie=cookie, **own).status == 202
+    assert host.done == [("masks", "gate", mask), ("remove", "gate", mask)]
 
 
 @pytest.mark.parametrize(

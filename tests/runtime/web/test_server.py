@@ -6,6 +6,8 @@ import logging
 import socket
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from moedge_runtime.mqtt.listening import free_port
@@ -97,6 +99,28 @@ def test_an_address_that_is_taken_is_tried_again(
     assert send(port, "GET", "/").body == b"hello"
     server.stop()
     assert caplog.text.count("cannot listen") == 1
+
+
+def test_an_address_that_stays_taken_costs_no_threads_and_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RETRY_S", 0.02)
+    tries = threading.Semaphore(0)
+    open_socket = HttpServer._open
+
+    def counted(server: HttpServer) -> tuple[Any, dict[int, Any]]:
+        tries.release()
+        return open_socket(server)
+
+    monkeypatch.setattr(HttpServer, "_open", counted)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        server = HttpServer("The test", "127.0.0.1", other.getsockname()[1], hello, Hosts())
+        server.start()
+        assert tries.acquire(timeout=DEADLINE_S) and tries.acquire(timeout=DEADLINE_S)
+        threads, files = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(10):
+            assert tries.acquire(timeout=DEADLINE_S)
+        assert threading.active_count() <= threads
+        assert len(list(Path("/proc/self/fd").iterdir())) <= files + 1, "the one that is being tried"
+        server.stop()
 
 
 def test_it_can_be_stopped_at_once_and_its_port_used_again() -> None:

@@ -7,7 +7,7 @@ const ASKED_MS = 700;
 const CLOSE_ENOUGH = 0.02; // of the picture: a click so close to the first corner closes the polygon
 
 const byId = (id) => document.getElementById(id);
-const state = { status: null, camera: null, kind: null, corners: [], closed: false, timers: [] };
+const state = { status: null, camera: null, kind: null, corners: [], closed: false, removing: null, timers: [] };
 
 class Refused extends Error {
   constructor(status, message) {
@@ -135,6 +135,7 @@ function renderStatus(status) {
     : "";
   renderOverlay();
   renderDrawing();
+  renderMasks();
 }
 
 function renderAnswers(answers) {
@@ -154,6 +155,7 @@ function select(name) {
   state.camera = name;
   state.corners = [];
   state.closed = false;
+  state.removing = null;
 }
 
 function nextPicture() {
@@ -188,6 +190,16 @@ function svg(tag, attributes) {
 
 const points = (polygon) => polygon.map((corner) => shown(corner).join(",")).join(" ");
 
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
+function label(polygon, text, kind) {
+  const [x, y] = polygon.map(shown).reduce((least, corner) => (corner[1] < least[1] ? corner : least));
+  const made = element("span", text, kind);
+  made.style.left = `${100 * Math.min(0.9, Math.max(0, x))}%`;
+  made.style.top = `${100 * Math.min(0.95, Math.max(0, y))}%`;
+  byId("frame").append(made);
+}
+
 function renderOverlay() {
   document.querySelectorAll("#frame .name").forEach((label) => label.remove());
   const camera = state.status?.cameras[state.camera];
@@ -195,14 +207,13 @@ function renderOverlay() {
     byId("overlay").replaceChildren();
     return;
   }
-  const shapes = camera.masks.map((mask) => svg("polygon", { class: "mask", points: points(mask) }));
+  const shapes = camera.masks.map((mask, index) => {
+    label(mask, `mask ${index + 1}`, "name of-mask");
+    return svg("polygon", { class: same(mask, state.removing) ? "mask going" : "mask", points: points(mask) });
+  });
   for (const [name, zone] of Object.entries(camera.zones)) {
     shapes.push(svg("polygon", { class: "zone", points: points(zone), "data-zone": name }));
-    const [x, y] = zone.map(shown).reduce((least, corner) => (corner[1] < least[1] ? corner : least));
-    const label = element("span", name, "name");
-    label.style.left = `${100 * Math.min(0.9, Math.max(0, x))}%`;
-    label.style.top = `${100 * Math.min(0.95, Math.max(0, y))}%`;
-    byId("frame").append(label);
+    label(zone, name, "name");
   }
   if (state.corners.length) {
     shapes.push(svg(state.closed ? "polygon" : "polyline", { class: "new", points: points(state.corners) }));
@@ -298,6 +309,57 @@ byId("apply").addEventListener("click", async () => {
   } catch (error) {
     show("draw-result", error.message, "bad");
     renderDrawing();
+  }
+});
+
+// Removing a mask -----------------------------------------------------------------------------------------------------
+
+function renderMasks() {
+  const masks = state.status?.cameras[state.camera]?.masks ?? [];
+  const number = masks.findIndex((mask) => same(mask, state.removing)) + 1;
+  if (!number) state.removing = null; // someone else has removed it
+  byId("masks").replaceChildren(...masks.map((mask, index) => {
+    const button = element("button", `Remove mask ${index + 1} …`);
+    button.type = "button";
+    button.disabled = !state.status.allow_changes;
+    button.title = state.status.allow_changes ? "" : "web.allow_changes is false: take it out of moedge.yaml";
+    button.addEventListener("click", () => {
+      state.removing = mask;
+      show("remove-result", "");
+      renderOverlay();
+      renderMasks();
+    });
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  }));
+  byId("removing").hidden = !number;
+  if (number) {
+    byId("remove-warning").textContent = `Without mask ${number} of camera ${state.camera}, what is under it can be seen from the next `
+      + "frame on: by the model, in pictures on MQTT, and by everybody who opens this page. Only a new mask hides it again, and only "
+      + "from then on.";
+  }
+}
+
+byId("remove-keep").addEventListener("click", () => {
+  state.removing = null;
+  renderOverlay();
+  renderMasks();
+});
+
+byId("remove-confirm").addEventListener("click", async () => {
+  byId("remove-confirm").disabled = true;
+  show("remove-result", "Removing …");
+  try {
+    const { id } = await call(`api/cameras/${state.camera}/masks/remove`, { polygon: state.removing });
+    await ended(id);
+    state.removing = null;
+    await refresh();
+    show("remove-result", "Removed.", "good");
+  } catch (error) {
+    show("remove-result", error.message, "bad");
+  } finally {
+    byId("remove-confirm").disabled = false;
   }
 });
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 
-def report(name: str, value: float, unit: str, bound: float | None = None, *, least: bool = False) -> bool:
+def report(name: str, value: float, unit: str, bound: float | None = None, *, least: bool = False, **more: Any) -> bool:
     """Print a value; `bound` is the largest that is right, or with `least` the smallest. Whether it is right."""
     ok = bound is None or (value >= bound if least else value <= bound)
-    print(json.dumps({"name": name, "value": round(value, 4), "unit": unit, "bound": bound, "ok": ok}), flush=True)
+    line = {"name": name, "value": round(value, 4), "unit": unit, "bound": bound, "ok": ok, **more}
+    print(json.dumps(line), flush=True)
     return ok
 
 
