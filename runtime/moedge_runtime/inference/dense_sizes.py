@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moedge_runtime.bundle import Manifest, Precision
-from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.layer_call import PIECE_TOKENS
 
 TILE_ROWS, HALF_ROWS = 32, 16
 SECTION_BYTES = 4096

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from moedge_runtime.bundle import Manifest, Precision
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.dense_sizes import dense_buffer_bytes, dense_weight_bytes
-from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.layer_call import PIECE_TOKENS
 from moedge_runtime.inference.prefix_store import PREFIX_TOKENS
 
 MIB = 1 << 20

@@ -15,7 +15,7 @@ from moedge_runtime.inference.expert_core.bank import NativeExperts
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.expert_core.library import usable_instruction_sets
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.layer_call import PIECE_TOKENS
 from moedge_runtime.inference.layers import OnnxLayers
 from moedge_runtime.inference.memory_budget import plan_of
 
