@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from moedge_runtime import __version__
 from moedge_runtime.bundle import (
+    DENSE_BLOCK_SIZES_INT8,
     EmbeddingInfo,
     ExpertLayout,
     ExpertsInfo,
@@ -34,9 +35,6 @@ NO_CHECKSUM = "0" * 64
 
 PRECISIONS = {"int4": Precision(bits=4), "int8": Precision(bits=8), "fp32": Precision(bits=32)}
 """Of the experts, by the name that `moedge export --precision` gives it."""
-
-DENSE_BLOCK_SIZES = {"attention": 64, "head": 128, "vision": 128}
-"""Weights at 8 bits that share a scale, as `moedge export` chooses by itself."""
 
 GRAPH_SCALE_BYTES, ROW_SCALE_BYTES = 4, 2
 """Of a block: float32 in graphs, float16 in embedding.bin (docs/bundle-format.md)."""
@@ -120,7 +118,7 @@ def planned_manifest(shape: ModelShape, precision: str) -> Manifest:
     if experts.bits == 32:
         quantization = Quantization(**dict.fromkeys(Quantization.model_fields, experts))
     else:
-        dense = {part: Precision(bits=8, block_size=size) for part, size in DENSE_BLOCK_SIZES.items()}
+        dense = {part: Precision(bits=8, block_size=size) for part, size in DENSE_BLOCK_SIZES_INT8.items()}
         quantization = Quantization(experts=experts, embedding=Precision(bits=8), **dense)
     layers = [f"layers/{index:02}.onnx" for index in range(shape.text.num_hidden_layers)]
     attention_bytes = _graph_bytes(shape, "attention", quantization) + _guess_bytes(shape.text, quantization.attention)
