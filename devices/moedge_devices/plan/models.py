@@ -24,6 +24,7 @@ from moedge_runtime.bundle import (
     VisionInfo,
 )
 from moedge_runtime.errors import ConfigError
+from moedge_runtime.inference.dense_sizes import DenseShape
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from moedge_devices.data_files import data_path
@@ -70,11 +71,21 @@ class ModelShape(_Frozen):
     max_pixels: int
     """The largest area of a picture that its image processor allows."""
     text: Annotated[TextInfo, BeforeValidator(_layers_in_full)]
+    intermediate_size: int = 0
+    """Of the layers without experts, if there are any."""
+    attention_bias: bool = False
+    """Whether the attention's products have a bias."""
     vision: VisionInfo
     weights: Counts
     """What is quantized."""
     float32: Counts
     """What is not: norms, biases, routers, learned positions."""
+
+    @property
+    def dense(self) -> DenseShape:
+        """Of its layers, as the native core holds them."""
+        all_have_experts = len(self.text.moe_layers) == self.text.num_hidden_layers
+        return DenseShape(0 if all_have_experts else self.intermediate_size, self.attention_bias)
 
 
 @cache

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import ConfigError, RequestError
 from moedge_runtime.inference.check import context_of
+from moedge_runtime.inference.dense_sizes import DenseShape
 from moedge_runtime.inference.expert_core.memory import (
     RESERVE_BYTES,
     RESERVE_SHARE,
@@ -64,7 +65,7 @@ def plan_of(bundle: Bundle, options: EngineOptions, total: int) -> MemoryPlan:
         wanted_pixels=ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json")).max_pixels,
         max_pixels=options.max_pixels,
         experts=experts,
-        native_layers=native_layers(bundle, options),
+        dense=DenseShape.of(bundle.manifest) if native_layers(bundle, options) else None,
     )
 
 
