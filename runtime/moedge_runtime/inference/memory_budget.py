@@ -82,17 +82,18 @@ def native_layers(bundle: Bundle, options: EngineOptions) -> bool:
     """
     possible = bool(bundle.manifest.weights) and options.provider == "cpu"
     if options.layers != "core":
-        return possible and options.layers is None and options.experts != "numpy"
+        return possible and options.layers == "auto" and options.experts != "numpy"
     if options.provider != "cpu":
         raise ConfigError(
-            f"--layers core computes on the processor, and provider='{options.provider}' on a GPU. Leave out one.",
+            f"--layers core (model.layers) computes on the processor, and provider='{options.provider}' on a GPU. "
+            f"Leave out one.",
             key="core.layers",
         )
     if not possible:
         raise ConfigError(
-            f"--layers core is not possible with '{bundle.path}': its manifest does not say where the weights of its "
-            f"graphs lie. It was exported by an earlier version or with --activations fp32: export it again, or leave "
-            f"out --layers.",
+            f"--layers core (model.layers) is not possible with '{bundle.path}': its manifest does not say where the "
+            f"weights of its graphs lie. It was exported by an earlier version or with --activations fp32: export it "
+            f"again, or leave it out.",
             key="core.layers",
         )
     return True

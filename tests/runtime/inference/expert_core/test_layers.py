@@ -133,7 +133,7 @@ def test_they_take_the_bytes_that_the_plan_says(bundle, context):
 
 def test_the_plan_of_an_engine_has_their_bytes(bundle):
     ours, theirs = (
-        plan_of(bundle, EngineOptions(layers=layers, max_context=300), 1 << 30) for layers in (None, "onnxruntime")
+        plan_of(bundle, EngineOptions(layers=layers, max_context=300), 1 << 30) for layers in ("auto", "onnxruntime")
     )
     assert (ours.layers, ours.head) == dense_weight_bytes(bundle.manifest, DenseShape.of(bundle.manifest))
     assert ours.layers != theirs.layers
