@@ -5,9 +5,16 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
+# What a wheel holds or is made with.
+WHEEL_FILES := hatch_build.py pyproject.toml README.md LICENSE $(shell find export/moedge_export export/optimum export/core \
+  runtime/moedge_runtime runtime/core devices/moedge_devices devices/calibration.yaml devices/models devices/profiles \
+  -type f -not -name '*.so' -not -path '*/__pycache__/*' -not -path '*/core/tests/*' | sort)
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 
-.PHONY: help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet soak fuzz quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
+# Test files that run at the same time; most of them wait most of the time. 0 for one process.
+WORKERS ?= 2
+
+.PHONY: FORCE help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet soak fuzz quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,7 +54,7 @@ demo: $(VENV)/.installed ## export the demo model, run the daemon on a video, ch
 	PYTHONPATH=examples/panel $(BIN)/python -m moedge_panel.demo --out out/demo
 
 test: $(VENV)/.installed-dev ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -111,11 +118,19 @@ fuzz: $(VENV)/.installed-fuzz ## fuzz configuration, requests, pictures and RTSP
 quality: $(VENV)/.installed-dev $(VENV)/.installed-fonts ## exact answers of the demo model by precision, for docs/quality.md
 	PYTHONPATH=examples/panel $(BIN)/python benchmarks/panel_quality.py
 
-wheels: $(VENV)-wheels/.installed ## wheels for x86-64 and 64-bit ARM boards, in dist/
-	rm -rf build/wheels dist/moedge-*.whl
+wheels: dist/.wheels ## wheels for x86-64 and 64-bit ARM boards, in dist/
+
+# Changes when a file comes or goes: one that is gone has no date that make could compare.
+build/wheel-files: FORCE
+	@mkdir -p build
+	@echo '$(WHEEL_FILES)' | cmp --silent - $@ || echo '$(WHEEL_FILES)' >$@
+
+dist/.wheels: build/wheel-files $(WHEEL_FILES) | $(VENV)-wheels/.installed
+	rm -rf build/wheels dist/moedge-*.whl $@
 	MOEDGE_WHEEL_ARCH=x86_64 $(VENV)-wheels/bin/pip wheel --quiet --no-deps --wheel-dir build/wheels .
 	MOEDGE_WHEEL_ARCH=aarch64 $(VENV)-wheels/bin/pip wheel --quiet --no-deps --wheel-dir build/wheels .
 	PATH="$(abspath $(VENV)-wheels/bin):$$PATH" auditwheel repair --wheel-dir dist build/wheels/*.whl
+	touch $@
 
 test-wheels: $(VENV)/.installed-dev wheels ## install both, the ARM one in an arm64 userland in qemu, and test them there
 	MOEDGE_WHEELS=dist $(BIN)/python -m pytest tests/wheels

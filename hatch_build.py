@@ -117,23 +117,27 @@ def build_library(root: Path, library: Library, host: str, target: str) -> Path:
     else:
         options = [f"-DCMAKE_TOOLCHAIN_FILE={cross_toolchain(root, library, host, target)}"]
     cmake, ninja = require_tool(library, "cmake"), require_tool(library, "ninja")
+    import fcntl  # noqa: PLC0415  systems that lack it are refused before, with what to do
+
     build = root / "build" / f"{library.objects}-{target}"
-    forget_configuration(build)
     build.mkdir(parents=True, exist_ok=True)
-    log = build / "build.log"
-    log.unlink(missing_ok=True)
-    run(
-        [
-            cmake,
-            *("-S", str(root / library.source), "-B", str(build), "-G", "Ninja"),
-            f"-DCMAKE_MAKE_PROGRAM={ninja}",
-            "-DCMAKE_BUILD_TYPE=Release",
-            *options,
-        ],
-        library,
-        log,
-    )
-    run([cmake, "--build", str(build), "--target", library.target], library, log)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # an editable install and a wheel may be built at the same time
+        forget_configuration(build)
+        log = build / "build.log"
+        log.unlink(missing_ok=True)
+        run(
+            [
+                cmake,
+                *("-S", str(root / library.source), "-B", str(build), "-G", "Ninja"),
+                f"-DCMAKE_MAKE_PROGRAM={ninja}",
+                "-DCMAKE_BUILD_TYPE=Release",
+                *options,
+            ],
+            library,
+            log,
+        )
+        run([cmake, "--build", str(build), "--target", library.target], library, log)
     return build / Path(library.installed).name
 
 

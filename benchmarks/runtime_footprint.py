@@ -22,10 +22,10 @@ VIDEO = ROOT / "examples" / "panel" / "video" / "panel.mp4"
 
 
 def environment(directory: Path) -> Path:
-    """A new virtual environment with `moedge[camera,broker]` built from this tree; returns its Python."""
+    """A new virtual environment with `moedge[camera,broker,update]` built from this tree; returns its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
     python = directory / "bin" / "python"
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"{ROOT}[camera,broker]"], check=True)
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"{ROOT}[camera,broker,update]"], check=True)
     return python
 
 

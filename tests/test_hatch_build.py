@@ -1,6 +1,7 @@
 """What whoever installs from source is told when a native library cannot be built."""
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ def test_what_the_compiler_says_comes_with_what_to_do(tmp_path, programs):
     assert "ended with status 3. Install g++ 11 or newer" in message
     assert message.endswith("core.cpp:1: error: no concepts in this g++")
     assert str(tmp_path / "build" / "expert_core-x86_64" / "build.log") in message
+
+
+def test_two_builds_in_one_tree_wait_for_each_other(tmp_path, programs):
+    for name in ("g++", "ninja"):
+        program(programs, name)
+    program(programs, "cmake", f"/bin/mkdir {tmp_path}/building && /bin/sleep 0.1 && /bin/rmdir {tmp_path}/building")
+    with ThreadPoolExecutor(3) as pool:
+        for build in [pool.submit(hatch_build.build_library, tmp_path, CORE, "x86_64", "x86_64") for _ in range(3)]:
+            build.result()
 
 
 def test_it_is_said_which_library_cannot_be_built(tmp_path, programs):

@@ -20,7 +20,8 @@ import numpy as np
 from expert_core.report import report
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layers import LayerCall, Layers, OnnxLayers
+from moedge_runtime.inference.layer_call import LayerCall
+from moedge_runtime.inference.layers import Layers, OnnxLayers
 from moedge_runtime.inference.positions import RotaryTable
 
 from dense_layers.bundle import write_layers

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from moedge_runtime.bundle import Precision, Quantization
+from moedge_runtime.bundle import DENSE_BLOCK_SIZES_INT8, BlockSize, Precision, Quantization
 from moedge_runtime.errors import ConfigError
 
 from moedge_export.architecture import Architecture
@@ -18,7 +18,6 @@ Part = Literal["attention", "head", "embedding", "vision"]
 
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "int8", "int4")
 PARTS: tuple[Part, ...] = ("attention", "head", "embedding", "vision")
-BlockSize = Literal[32, 64, 128]
 BLOCK_SIZES = (32, 64, 128)
 
 DEFAULT_PARTS: dict[PrecisionName, dict[Part, PrecisionName]] = {
@@ -29,12 +28,6 @@ DEFAULT_PARTS: dict[PrecisionName, dict[Part, PrecisionName]] = {
     # 2026-11-24); int8 activations made none beyond noise.
     "int4": dict.fromkeys(PARTS, "int8"),
 }
-
-DENSE_BLOCK_SIZES_INT8: dict[Part, BlockSize] = {"attention": 64, "head": 128, "vision": 128}
-"""Of 8-bit weights in graphs, with a float32 scale a block. ONNX Runtime multiplies 220 tokens 1.4 times and one token
-1.2 times as fast at 128 as at 32, both 1.12 times at 64. The attention stays at 64, where a token's bits do not depend
-in ONNX Runtime on how many are computed with it, as a prefix that is used again needs (onnxruntime 1.32, AVX-512 VNNI,
-2026-11-26; head and vision always see one token and one picture). What it does to answers: docs/quality.md."""
 
 ACCURACY_LEVELS: dict[Activations, int] = {"fp32": 0, "int8": 4}
 """`accuracy_level` of com.microsoft.MatMulNBits and QMoE: 0 computes in float32, 4 quantizes activations to int8."""

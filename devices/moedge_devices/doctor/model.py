@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import ModelConfig
+from moedge_runtime.daemon.engine import engine_options
 from moedge_runtime.errors import ConfigError
-from moedge_runtime.inference import EngineOptions
 from moedge_runtime.inference.memory_budget import plan_for
 
 from moedge_devices.doctor.finding import Finding
@@ -13,14 +13,8 @@ from moedge_devices.doctor.finding import Finding
 
 def check_memory_plan(bundle: Bundle, model: ModelConfig) -> Finding:
     """Whether the memory that is available now, or that the configuration gives, is enough for the bundle."""
-    options = EngineOptions(
-        memory_bytes=model.memory,
-        expert_budget_bytes=model.expert_memory,
-        max_context=model.max_context,
-        max_pixels=model.max_pixels,
-    )
     try:
-        plan = plan_for(bundle, options)
+        plan = plan_for(bundle, engine_options(model))
     except ConfigError as error:
         return Finding(
             "memory.plan", "failed", str(error), "if the daemon runs, stop it first: its memory is not available"

@@ -146,7 +146,11 @@ def _plan(setup: Setup, calibration: Calibration, frame: Frame) -> BoardPlan:
     subject = setup.subject
     try:
         memory = plan_memory(
-            subject.manifest, setup.total_bytes, max_context=setup.context, wanted_pixels=subject.max_pixels
+            subject.manifest,
+            setup.total_bytes,
+            max_context=setup.context,
+            wanted_pixels=subject.max_pixels,
+            dense=subject.dense,
         )
     except ConfigError as error:
         return BoardPlan(setup, "refuse", [str(error)], None, speeds, [], [])

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from moedge_runtime import __version__
 from moedge_runtime.bundle import (
+    DENSE_BLOCK_SIZES_INT8,
     EmbeddingInfo,
     ExpertLayout,
     ExpertsInfo,
@@ -23,6 +24,7 @@ from moedge_runtime.bundle import (
     VisionInfo,
 )
 from moedge_runtime.errors import ConfigError
+from moedge_runtime.inference.dense_sizes import DenseShape
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from moedge_devices.data_files import data_path
@@ -34,9 +36,6 @@ NO_CHECKSUM = "0" * 64
 
 PRECISIONS = {"int4": Precision(bits=4), "int8": Precision(bits=8), "fp32": Precision(bits=32)}
 """Of the experts, by the name that `moedge export --precision` gives it."""
-
-DENSE_BLOCK_SIZES = {"attention": 64, "head": 128, "vision": 128}
-"""Weights at 8 bits that share a scale, as `moedge export` chooses by itself."""
 
 GRAPH_SCALE_BYTES, ROW_SCALE_BYTES = 4, 2
 """Of a block: float32 in graphs, float16 in embedding.bin (docs/bundle-format.md)."""
@@ -72,11 +71,21 @@ class ModelShape(_Frozen):
     max_pixels: int
     """The largest area of a picture that its image processor allows."""
     text: Annotated[TextInfo, BeforeValidator(_layers_in_full)]
+    intermediate_size: int = 0
+    """Of the layers without experts, if there are any."""
+    attention_bias: bool = False
+    """Whether the attention's products have a bias."""
     vision: VisionInfo
     weights: Counts
     """What is quantized."""
     float32: Counts
     """What is not: norms, biases, routers, learned positions."""
+
+    @property
+    def dense(self) -> DenseShape:
+        """Of its layers, as the native core holds them."""
+        all_have_experts = len(self.text.moe_layers) == self.text.num_hidden_layers
+        return DenseShape(0 if all_have_experts else self.intermediate_size, self.attention_bias)
 
 
 @cache
@@ -120,7 +129,7 @@ def planned_manifest(shape: ModelShape, precision: str) -> Manifest:
     if experts.bits == 32:
         quantization = Quantization(**dict.fromkeys(Quantization.model_fields, experts))
     else:
-        dense = {part: Precision(bits=8, block_size=size) for part, size in DENSE_BLOCK_SIZES.items()}
+        dense = {part: Precision(bits=8, block_size=size) for part, size in DENSE_BLOCK_SIZES_INT8.items()}
         quantization = Quantization(experts=experts, embedding=Precision(bits=8), **dense)
     layers = [f"layers/{index:02}.onnx" for index in range(shape.text.num_hidden_layers)]
     attention_bytes = _graph_bytes(shape, "attention", quantization) + _guess_bytes(shape.text, quantization.attention)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from moedge_runtime.bundle import Bundle, Manifest
 from moedge_runtime.errors import ConfigError
+from moedge_runtime.inference.dense_sizes import DenseShape
 from moedge_runtime.inference.image_processor import ImageProcessorSettings
 
 from moedge_devices.plan.models import find_model, planned_manifest
@@ -19,12 +20,14 @@ class Subject:
     Attributes:
         name: As it was asked for.
         manifest: Of the bundle, or computed.
+        dense: Of the layers as the native core holds them; None for a bundle whose layers ONNX Runtime computes.
         max_pixels: The largest area of a picture that the checkpoint allows.
         exported: Whether there is a bundle; otherwise sizes are computed.
     """
 
     name: str
     manifest: Manifest
+    dense: DenseShape | None
     max_pixels: int
     exported: bool
 
@@ -39,7 +42,8 @@ def find_subject(name: str) -> Subject:
     path = Path(name)
     if not path.is_dir():
         shape, precision = find_model(name)
-        return Subject(f"{shape.name}@{precision}", planned_manifest(shape, precision), shape.max_pixels, False)
+        manifest = planned_manifest(shape, precision)
+        return Subject(f"{shape.name}@{precision}", manifest, shape.dense, shape.max_pixels, False)
     bundle = Bundle.open(path)
     if bundle.manifest.form != "paged":
         raise ConfigError(
@@ -48,4 +52,5 @@ def find_subject(name: str) -> Subject:
             key="plan.inline",
         )
     settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
-    return Subject(name, bundle.manifest, settings.max_pixels, True)
+    dense = DenseShape.of(bundle.manifest) if bundle.manifest.weights else None
+    return Subject(name, bundle.manifest, dense, settings.max_pixels, True)

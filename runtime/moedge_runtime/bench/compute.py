@@ -15,8 +15,8 @@ from moedge_runtime.inference.expert_core.bank import NativeExperts
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings
 from moedge_runtime.inference.kv_cache import KvCache
+from moedge_runtime.inference.layer_call import LayerCall
 from moedge_runtime.inference.layer_runner import LayerRunner
-from moedge_runtime.inference.layers import LayerCall
 from moedge_runtime.inference.memory_plan import CORE_BYTES
 from moedge_runtime.inference.onnx_session import open_session
 from moedge_runtime.inference.vision import VisionEncoder

@@ -6,7 +6,9 @@ The format is described in docs/bundle-format.md. Export writes it through `Bund
 
 from moedge_runtime.bundle.experts import ExpertLayout, Section
 from moedge_runtime.bundle.manifest import (
+    DENSE_BLOCK_SIZES_INT8,
     FORMAT_VERSION,
+    BlockSize,
     EmbeddingInfo,
     ExpertsInfo,
     FileEntry,
@@ -26,7 +28,9 @@ from moedge_runtime.bundle.verify import verify_bundle
 from moedge_runtime.bundle.writer import BundleWriter
 
 __all__ = [
+    "DENSE_BLOCK_SIZES_INT8",
     "FORMAT_VERSION",
+    "BlockSize",
     "Bundle",
     "BundleWriter",
     "EmbeddingInfo",

@@ -87,8 +87,10 @@ def size_option(_context: click.Context, _parameter: click.Parameter, value: str
 )
 @click.option(
     "--layers",
-    type=click.Choice(["core", "onnxruntime"]),
-    help="What computes the dense layers on a processor.  [default: the native core, if the bundle allows it]",
+    type=click.Choice(["auto", "core", "onnxruntime"]),
+    default="auto",
+    show_default=True,
+    help="What computes the dense layers: the native core, ONNX Runtime, or the core where it can.",
 )
 @click.option("--verify/--no-verify", default=None, help=VERIFY_HELP)
 def ask(bundle: str, question: str, **options: Any) -> None:

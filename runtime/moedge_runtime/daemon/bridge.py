@@ -175,8 +175,7 @@ class Bridge:
         event = answered_event(job, result, alert, at=answer.answered_at, synced=answer.clock_synced)
         self._counters.ended(event.watch, event.status)
         encoded = answer.encode()
-        late = answer.model_copy(update={"replayed": True}).encode()
-        self.client.publish(Message(self.topics.answer(job.camera), encoded, late=late))
+        self.client.publish(Message(self.topics.answer(job.camera), encoded, late=_replayed(answer)))
         self.client.publish(Message(self.topics.last_answer(job.camera), encoded, retain=True))
         if self._config.mqtt.home_assistant:
             self.client.publish(
@@ -223,7 +222,7 @@ class Bridge:
         )
 
     def _publish_event(self, job: Job, event: EventPayload) -> None:
-        late = None if event.type == "new" else event.model_copy(update={"replayed": True}).encode()
+        late = None if event.type == "new" else _replayed(event)
         self.client.publish(Message(self.topics.event(job.camera), event.encode(), late=late))
 
     def _publish_alert(self, camera: str, watch: str, alert: AlertPayload) -> None:
@@ -404,6 +403,11 @@ def connection_of(config: Config, address: BrokerAddress) -> Connection:
         key=mqtt.key,
         keepalive_s=round(mqtt.keepalive),
     )
+
+
+def _replayed(payload: AnswerPayload | EventPayload) -> Callable[[], bytes]:
+    """Encodes what is told late, which few answers are."""
+    return lambda: payload.model_copy(update={"replayed": True}).encode()
 
 
 def spool_directory(config: Config) -> Path | None:

@@ -15,7 +15,7 @@ from moedge_runtime.daemon.answerer import ExpertUse, Question, QuestionProblem,
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions
 from moedge_runtime.inference.check import RequestChecker, RequestProblem
 from moedge_runtime.inference.experts import ExpertStatistics
-from moedge_runtime.inference.memory_budget import plan_of
+from moedge_runtime.inference.memory_budget import native_layers, plan_of
 from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.onnx_session import providers_for
 
@@ -35,7 +35,7 @@ class EngineAnswerer:
         Raises:
             MoedgeError: The bundle cannot be used with these settings.
         """
-        engine = Engine.open(bundle, _options(config))
+        engine = Engine.open(bundle, engine_options(config))
         if engine.plan is not None:
             log.info("%s", engine.plan.line())
         return cls(engine)
@@ -77,7 +77,9 @@ def question_checker(bundle: Bundle, config: ModelConfig) -> Callable[[Question]
         MoedgeError: The bundle cannot be used with these settings.
     """
     providers_for(config.provider)
-    options = _options(config)
+    options = engine_options(config)
+    if bundle.manifest.form == "paged":
+        native_layers(bundle, options)
     if options.memory_bytes is not None:
         plan_of(bundle, options, options.memory_bytes)
     checker = RequestChecker(bundle, config.max_context, config.max_pixels)
@@ -90,13 +92,15 @@ def memory_plan(bundle: Bundle, config: ModelConfig, total: int) -> MemoryPlan:
     Raises:
         ConfigError: They are too few, or the bundle is inline.
     """
-    return plan_of(bundle, _options(config), total)
+    return plan_of(bundle, engine_options(config), total)
 
 
-def _options(config: ModelConfig) -> EngineOptions:
+def engine_options(config: ModelConfig) -> EngineOptions:
+    """How a configuration sets up its engine."""
     return EngineOptions(
         threads=config.threads,
         provider=config.provider,
+        layers=config.layers,
         max_context=config.max_context,
         max_pixels=config.max_pixels,
         memory_bytes=config.memory,

@@ -14,7 +14,8 @@ from moedge_runtime.bundle import Bundle, TextInfo
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layers import LayerCall, Layers
+from moedge_runtime.inference.layer_call import LayerCall
+from moedge_runtime.inference.layers import Layers
 from moedge_runtime.inference.onnx_session import kv_device, open_session
 from moedge_runtime.inference.positions import RotaryTable
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moedge_runtime.bundle import Manifest, Precision
-from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.layer_call import PIECE_TOKENS
 
 TILE_ROWS, HALF_ROWS = 32, 16
 SECTION_BYTES = 4096
@@ -47,10 +47,9 @@ class DenseShape:
         return cls(rows.get(f"{GATE_UP}.weight", 0) // 2, f"{QKV}.bias" in rows)
 
 
-def dense_weight_bytes(manifest: Manifest) -> tuple[int, int]:
+def dense_weight_bytes(manifest: Manifest, shape: DenseShape) -> tuple[int, int]:
     """Bytes of the weights of all layers, and of the head, behind them."""
     text, quantization = manifest.model.text, manifest.quantization
-    shape = DenseShape.of(manifest)
     hidden, experts = text.hidden_size, frozenset(text.moe_layers)
     mixed = text.num_attention_heads * text.head_dim
     projected = mixed + 2 * text.num_key_value_heads * text.head_dim
@@ -83,10 +82,10 @@ def dense_weight_bytes(manifest: Manifest) -> tuple[int, int]:
     return layers, places.end - layers
 
 
-def dense_buffer_bytes(manifest: Manifest, max_context: int, threads: int) -> int:
+def dense_buffer_bytes(manifest: Manifest, shape: DenseShape, max_context: int, threads: int) -> int:
     """Bytes of what the layers compute in, for a cache of `max_context` tokens."""
     text, quantization = manifest.model.text, manifest.quantization
-    shape, tokens = DenseShape.of(manifest), min(PIECE_TOKENS, max_context)
+    tokens = min(PIECE_TOKENS, max_context)
     mixed = text.num_attention_heads * text.head_dim
     projected = mixed + 2 * text.num_key_value_heads * text.head_dim
     row = max(

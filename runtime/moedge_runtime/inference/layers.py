@@ -9,52 +9,9 @@ import numpy as np
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.kv_cache import KvCache
+from moedge_runtime.inference.layer_call import LayerCall
 from moedge_runtime.inference.layer_runner import LayerRunner
 from moedge_runtime.inference.onnx_session import open_sessions
-
-
-class LayerCall(Protocol):
-    """Runs layers on S tokens, each in the same buffers.
-
-    Attributes:
-        hidden: float32 [1, S, hidden_size]: what the next layer reads; the caller fills it.
-        residual: float32 [1, S, hidden_size], of the layer run last: before its experts if it has any.
-        moe_input: float32 [S, hidden_size], of the layer run last that has experts.
-        router_logits: float32 [S, num_experts]; likewise.
-        next_router_logits: float32 [A, num_experts]: what the routers of the layers after it would say of the last
-            token without the experts in between; of the layer run last, as many rows as it `foresees`.
-    """
-
-    hidden: FloatArray
-    residual: FloatArray
-    moe_input: FloatArray
-    router_logits: FloatArray
-    next_router_logits: FloatArray
-
-    def begin(self, cos: FloatArray, sin: FloatArray, past_tokens: int) -> None:
-        """Set what is the same for all layers of a call.
-
-        Args:
-            cos: float32 [S, head_dim / 2] of the rotary embedding.
-            sin: Likewise.
-            past_tokens: Tokens in the KV cache before the call.
-        """
-        ...
-
-    def run(self, layer: int) -> bool:
-        """Run one layer on `hidden`; its results are in the other attributes.
-
-        Returns:
-            Whether the layer has experts.
-
-        Raises:
-            BundleError: An activation is not finite.
-        """
-        ...
-
-    def foresees(self, layer: int) -> int:
-        """How many rows of `next_router_logits` the layer computes."""
-        ...
 
 
 class Layers(Protocol):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import ConfigError, RequestError
 from moedge_runtime.inference.check import context_of
+from moedge_runtime.inference.dense_sizes import DenseShape
 from moedge_runtime.inference.expert_core.memory import (
     RESERVE_BYTES,
     RESERVE_SHARE,
@@ -64,7 +65,7 @@ def plan_of(bundle: Bundle, options: EngineOptions, total: int) -> MemoryPlan:
         wanted_pixels=ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json")).max_pixels,
         max_pixels=options.max_pixels,
         experts=experts,
-        native_layers=native_layers(bundle, options),
+        dense=DenseShape.of(bundle.manifest) if native_layers(bundle, options) else None,
     )
 
 
@@ -81,17 +82,18 @@ def native_layers(bundle: Bundle, options: EngineOptions) -> bool:
     """
     possible = bool(bundle.manifest.weights) and options.provider == "cpu"
     if options.layers != "core":
-        return possible and options.layers is None and options.experts != "numpy"
+        return possible and options.layers == "auto" and options.experts != "numpy"
     if options.provider != "cpu":
         raise ConfigError(
-            f"--layers core computes on the processor, and provider='{options.provider}' on a GPU. Leave out one.",
+            f"--layers core (model.layers) computes on the processor, and provider='{options.provider}' on a GPU. "
+            f"Leave out one.",
             key="core.layers",
         )
     if not possible:
         raise ConfigError(
-            f"--layers core is not possible with '{bundle.path}': its manifest does not say where the weights of its "
-            f"graphs lie. It was exported by an earlier version or with --activations fp32: export it again, or leave "
-            f"out --layers.",
+            f"--layers core (model.layers) is not possible with '{bundle.path}': its manifest does not say where the "
+            f"weights of its graphs lie. It was exported by an earlier version or with --activations fp32: export it "
+            f"again, or leave it out.",
             key="core.layers",
         )
     return True

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from moedge_runtime.bundle import Manifest, Precision
 from moedge_runtime.errors import ConfigError
-from moedge_runtime.inference.dense_sizes import dense_buffer_bytes, dense_weight_bytes
-from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.dense_sizes import DenseShape, dense_buffer_bytes, dense_weight_bytes
+from moedge_runtime.inference.layer_call import PIECE_TOKENS
 from moedge_runtime.inference.prefix_store import PREFIX_TOKENS
 
 MIB = 1 << 20
@@ -144,7 +144,7 @@ def plan_memory(
     wanted_pixels: int,
     max_pixels: int | None = None,
     experts: int | None = None,
-    native_layers: bool | None = None,
+    dense: DenseShape | None = None,
 ) -> MemoryPlan:
     """Divide `total` bytes.
 
@@ -155,14 +155,12 @@ def plan_memory(
         wanted_pixels: Largest area of a picture that the checkpoint allows.
         max_pixels: What the user allows instead; is not lowered.
         experts: Bytes for the experts instead of all that the other parts leave.
-        native_layers: Whether the native core computes the dense layers; None if the manifest says where their
-            weights lie.
+        dense: Of the dense layers, if the native core computes them; None if ONNX Runtime does.
 
     Raises:
         ConfigError: It does not fit; with the bytes of every part and what would make it fit.
     """
-    native = bool(manifest.weights) if native_layers is None else native_layers
-    sizes = _Sizes.of(manifest, max_context, native)
+    sizes = _Sizes.of(manifest, max_context, dense)
     free = FREE_BYTES + total // FREE_SHARE
     beside = total - free - sizes.process - sizes.layers - sizes.head - sizes.kv_cache
     least = sizes.least_experts if experts is None else experts
@@ -219,20 +217,20 @@ class _Sizes:
     all_experts: int
 
     @classmethod
-    def of(cls, manifest: Manifest, max_context: int, native: bool) -> _Sizes:
+    def of(cls, manifest: Manifest, max_context: int, dense: DenseShape | None) -> _Sizes:
         text, tower, graphs = manifest.model.text, manifest.model.vision, manifest.graphs
         precision, experts = manifest.quantization, manifest.experts
         assert experts is not None and graphs.head is not None, "an inline bundle is in memory as a whole"
         record = experts.record_bytes
         attention = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
-        piece_values = 4 * text.hidden_size + 3 * attention + 2 * text.num_attention_heads * text.head_dim
-        piece_bytes = 4 * min(max_context, PIECE_TOKENS) * piece_values
-        if native:
-            layers, head = dense_weight_bytes(manifest)
-            piece_bytes = dense_buffer_bytes(manifest, max_context, MOST_THREADS)
-        else:
+        if dense is None:
             layers = _loaded(manifest, graphs.layers, precision.attention)
             head = _loaded(manifest, [graphs.head], precision.head)
+            piece_values = 4 * text.hidden_size + 3 * attention + 2 * text.num_attention_heads * text.head_dim
+            piece_bytes = 4 * min(max_context, PIECE_TOKENS) * piece_values
+        else:
+            layers, head = dense_weight_bytes(manifest, dense)
+            piece_bytes = dense_buffer_bytes(manifest, dense, max_context, MOST_THREADS)
         features = 1 + len(tower.deepstack_visual_indexes)
         token_values = (5 + features) * text.hidden_size + text.num_experts + text.head_dim
         patch_values = PATCH_VALUES * tower.hidden_size

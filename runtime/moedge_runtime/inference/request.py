@@ -41,7 +41,7 @@ class EngineOptions:
             plan can hold if that is less.
         reuse_prefix: Keep the KV cache of the text before the first image for the next question.
         experts: Expert bank of a paged bundle: `core` is native, `numpy` its slow reference, or what makes another.
-        layers: What computes the dense layers of a paged bundle: the native core or ONNX Runtime. None for the core
+        layers: What computes the dense layers of a paged bundle: the native core or ONNX Runtime. `auto` is the core
             where it can: provider `cpu`, a bundle with a table of weights, and experts that are not `numpy`.
         memory_bytes: Memory for the whole process with a paged bundle, divided by `memory_plan`; None for what the
             machine has available, less the reserve of `expert_core.memory`.
@@ -58,7 +58,7 @@ class EngineOptions:
     max_pixels: int | None = None
     reuse_prefix: bool = True
     experts: Literal["core", "numpy"] | Callable[[Bundle], ExpertBank] = "core"
-    layers: Literal["core", "onnxruntime"] | None = None
+    layers: Literal["auto", "core", "onnxruntime"] = "auto"
     memory_bytes: int | None = None
     expert_budget_bytes: int | None = None
     expert_readers: int = 4

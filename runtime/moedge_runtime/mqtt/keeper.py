@@ -101,7 +101,7 @@ class Keeper:
 
     def _write(self, batch: list[Entry]) -> bool:
         try:
-            sequences = self._spool.append([(entry.message.topic, entry.message.late or b"") for entry in batch])
+            sequences = self._spool.append([(entry.message.topic, entry.message.delayed().payload) for entry in batch])
         except StorageError as error:
             with self._changed:
                 for entry in batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from moedge_runtime.mqtt.topics import check_topic
@@ -16,8 +17,8 @@ class Message:
         payload: The bytes.
         retain: The broker keeps it for later subscribers.
         correlation: MQTT 5 correlation data of the request that this answers.
-        late: What to publish instead if the connection for which this was made is gone. A message that has it lasts:
-            it is worth keeping on the disk while there is no broker.
+        late: Makes what to publish instead if the connection for which this was made is gone. A message that has it
+            lasts: it is worth keeping on the disk while there is no broker.
         identifier: MQTT 5: becomes the user property `id`.
         content_type: MQTT 5: media type of the payload.
     """
@@ -26,7 +27,7 @@ class Message:
     payload: bytes
     retain: bool = False
     correlation: bytes | None = None
-    late: bytes | None = None
+    late: Callable[[], bytes] | None = None
     identifier: str | None = None
     content_type: str | None = None
 
@@ -37,7 +38,7 @@ class Message:
 
     def delayed(self) -> Message:
         """The message as it is told late."""
-        return self if self.late is None else replace(self, payload=self.late)
+        return self if self.late is None else replace(self, payload=self.late())
 
     def __post_init__(self) -> None:
         """Refuse a topic that nothing can be published to."""

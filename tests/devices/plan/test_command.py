@@ -42,7 +42,7 @@ def test_text_has_memory_by_part_what_is_resident_times_limits_verdict_and_assum
     assert "not exported: sizes are computed" in text
     for part in ("process", "layers", "head", "vision", "KV cache", "buffers", "free", "experts"):
         assert f"\n{part} " in text
-    assert "resident: layers, head, vision tower, KV cache, 13% of the experts" in text
+    assert "resident: layers, head, vision tower, KV cache, 14% of the experts" in text
     assert "tokens/s (limit)" in text
     assert "skewed routing" in text and "uniform routing" in text
     assert "verdict: fits" in text

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from export.random_checkpoint import SHAPES, save_random_checkpoint
 from fixtures_checkpoint import save_checkpoint
 from moedge_devices.plan.models import (
+    Counts,
     ModelShape,
     find_model,
     known_models,
@@ -14,6 +16,7 @@ from moedge_devices.plan.models import (
     with_expert_precision,
 )
 from moedge_export.architecture import Architecture, read_architecture
+from moedge_export.checkpoint import config_architecture
 from moedge_export.estimate import ASSETS_BYTES, GRAPH_BYTES, part_bytes
 from moedge_export.options import ExportOptions
 from moedge_export.pipeline import export_bundle
@@ -21,6 +24,9 @@ from moedge_runtime.bench.limits import token_bytes
 from moedge_runtime.bench.operations import stored_bytes
 from moedge_runtime.bundle import Bundle, Precision
 from moedge_runtime.errors import ConfigError
+from moedge_runtime.inference import Engine, EngineOptions
+from moedge_runtime.inference.expert_core.layers import NativeLayers
+from moedge_runtime.inference.kv_cache import KvCache
 from moedge_runtime.inference.memory_plan import plan_memory
 from transformers import Qwen3VLMoeConfig
 
@@ -66,8 +72,42 @@ def test_the_text_numbers_are_those_of_the_checkpoint() -> None:
     assert architecture_of(shape).vision == shape.vision
 
 
-def test_a_planned_manifest_is_divided_as_the_exported_bundle_would_be(tmp_path: Path) -> None:
-    """The same shape, exported for real: the memory plan of the computed sizes is that of the written ones."""
+@pytest.mark.parametrize("precision", ["int4", "fp32"])
+@pytest.mark.parametrize("name", [name for name in SHAPES if "dense" in name])
+def test_a_plan_has_the_bytes_of_layers_that_the_engine_takes(name: str, precision: str, tmp_path: Path) -> None:
+    """The same shape, planned by its numbers, and exported and opened."""
+    save_random_checkpoint(tmp_path / "checkpoint", SHAPES[name])
+    options = ExportOptions(precision=precision)  # type: ignore[arg-type]
+    export_bundle(tmp_path / "checkpoint", tmp_path / "bundle", options)
+    architecture = config_architecture(tmp_path / "checkpoint")
+    any_counts = Counts(attention=1, head=1, embedding=1 << 20, vision=1)
+    shape = ModelShape(
+        version=1,
+        name="tiny",
+        source="this test",
+        max_pixels=4096,
+        text=architecture.text,
+        intermediate_size=architecture.intermediate_size,
+        attention_bias=architecture.attention_bias,
+        vision=architecture.vision,
+        weights=any_counts,
+        float32=any_counts,
+    )
+    planned = plan_memory(
+        planned_manifest(shape, precision), 1 << 30, max_context=300, wanted_pixels=4096, dense=shape.dense
+    )
+    with Engine.open(Bundle.open(tmp_path / "bundle"), EngineOptions(memory_bytes=1 << 30, max_context=300)) as engine:
+        taken = engine.plan
+        assert taken is not None
+        for part in ("layers", "head", "buffers", "kv_cache"):
+            assert getattr(planned, part) == getattr(taken, part), part
+    bundle = Bundle.open(tmp_path / "bundle")
+    layers = NativeLayers(bundle, KvCache(architecture.text, 300), threads=1)
+    assert layers.bytes()[0] == planned.layers + planned.head
+    layers.close()
+
+
+def test_other_bits_for_the_experts_leave_the_rest_of_a_bundle_as_it_is(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint")
     export_bundle(tmp_path / "checkpoint", tmp_path / "bundle", ExportOptions(precision="int4"))
     bundle = Bundle.open(tmp_path / "bundle")
@@ -83,7 +123,7 @@ def test_a_planned_manifest_is_divided_as_the_exported_bundle_would_be(tmp_path:
     assert plans[0] == plans[1]
 
 
-def test_the_large_model_takes_the_memory_that_was_measured() -> None:
+def test_the_large_model_takes_the_memory_that_was_measured_in_onnxruntime() -> None:
     """docs/memory.md, measured on the real graphs: 21.9 MiB a layer, 324 MiB of head, 540 MiB of vision tower."""
     plan = plan_memory(
         planned_manifest(known_models()["qwen3-vl-30b-a3b"], "int4"), 8 << 30, max_context=4096, wanted_pixels=1 << 24

@@ -25,15 +25,22 @@ from moedge_runtime.mqtt.spool import Spool
 from runtime.daemon.fakes import FakeAnswerer
 
 
+def answers(argument: Any) -> int:
+    """How many there are in what a method is called with: a batch for the spool, a message, or the number of one."""
+    topics = [topic for topic, _ in argument] if isinstance(argument, list) else [getattr(argument, "topic", "answer")]
+    return [topic.rpartition("/")[2] for topic in topics].count("answer")
+
+
 class Death:
-    """Kills the process when `method` is called for the twentieth time with an answer, or with no message at all."""
+    """Kills the process in the call of `method` that has the twentieth answer."""
 
     def __init__(self, owner: type, method: str, *, after: bool) -> None:
-        original, calls = getattr(owner, method), iter(range(19))
+        original, left = getattr(owner, method), [20]
 
         def watched(*arguments: Any, **options: Any) -> Any:
-            counts = "answer" in str(getattr(arguments[1], "topic", "answer")).split("/")[-1:]
-            last = counts and next(calls, None) is None
+            count = answers(arguments[1])
+            left[0] -= count
+            last = count > 0 and left[0] <= 0
             if last and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = original(*arguments, **options)

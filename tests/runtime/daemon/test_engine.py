@@ -34,6 +34,21 @@ def test_memory_and_hot_set_reach_the_engine_and_the_plan_is_logged(
     assert json.loads((tmp_path / "hot.json").read_text())["format"] == "moedge-expert-counts"
 
 
+def test_what_computes_the_layers_reaches_the_engine_and_is_checked_before_it_starts(tiny: Path) -> None:
+    bundle = Bundle.open(tiny)
+    layers = {}
+    for choice in ("auto", "core", "onnxruntime"):
+        answerer = EngineAnswerer.open(bundle, ModelConfig(bundle=tiny, layers=choice, memory=1 << 30))
+        assert answerer._engine.plan is not None
+        layers[choice] = answerer._engine.plan.layers
+        answerer.close()
+    assert layers["auto"] == layers["core"] != layers["onnxruntime"]
+    old = Bundle(tiny, bundle.manifest.model_copy(update={"weights": {}}))
+    question_checker(old, ModelConfig(bundle=tiny))
+    with pytest.raises(ConfigError, match=r"--layers core \(model.layers\) is not possible with .* export it again"):
+        question_checker(old, ModelConfig(bundle=tiny, layers="core"))
+
+
 def test_a_memory_that_is_too_small_is_refused_before_the_weights_are_loaded(tiny: Path) -> None:
     with pytest.raises(ConfigError, match="memory=1 MiB is too small"):
         question_checker(Bundle.open(tiny), ModelConfig(bundle=tiny, memory=1 << 20))

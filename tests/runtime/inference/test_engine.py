@@ -270,7 +270,7 @@ def test_a_prompt_that_goes_through_the_graphs_in_pieces_gives_the_same_logits(p
         for request in (REQUESTS["three images"], REQUESTS["text only"]):
             with Recorded(engine) as whole:
                 answer = engine.ask(request)
-            monkeypatch.setattr("moedge_runtime.inference.layer_runner.PIECE_TOKENS", 7)
+            monkeypatch.setattr("moedge_runtime.inference.layer_call.PIECE_TOKENS", 7)
             with Recorded(engine) as pieces:
                 assert engine.ask(request).text == answer.text
             monkeypatch.undo()

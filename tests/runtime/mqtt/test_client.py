@@ -61,7 +61,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def lasting(number: int) -> Message:
-    return Message("d/answer", b"%d" % number, late=b"%d late" % number)
+    return Message("d/answer", b"%d" % number, late=lambda: b"%d late" % number)
 
 
 def wait_connected(client: MqttClient) -> None:
@@ -358,7 +358,7 @@ def test_a_message_too_large_for_the_broker_is_reported_once_and_the_others_arri
     address = broker.start()
     client = client_for(address, spool=spool_in(tmp_path / "spool"))
     client.publish(Message("d/info", b"x" * 30_000, retain=True))
-    client.publish(Message("d/answer", b"y" * 25_000, late=b"y" * 25_000))
+    client.publish(Message("d/answer", b"y" * 25_000, late=lambda: b"y" * 25_000))
     client.publish(lasting(1))
     client.start()
     with Listener(address, "d/#") as listener:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,7 @@ def published(client: MqttClient, listening: BrokerAddress, trouble: Callable[[t
         worker.start()
         began_s = time.monotonic()
         for number in range(ANSWERS):
-            client.publish(Message("d/answer", b"%d fresh" % number, late=b"%d late" % number))
+            client.publish(Message("d/answer", b"%d fresh" % number, late=partial(b"%d late".__mod__, number)))
             done.wait(max(0.0, began_s + number * 0.03 - time.monotonic()))
         listener.message("d/answer", f"{ANSWERS - 1} ")
         worker.join()

@@ -28,7 +28,7 @@ from moedge_runtime.inference.expert_core.library import (
     load_library,
 )
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.layer_call import PIECE_TOKENS, LayerCall
 from moedge_runtime.inference.onnx_session import thread_count
 
 _INPUT_NORM, _POST_NORM = "input_layernorm.weight", "post_attention_layernorm.weight"
@@ -217,46 +217,17 @@ class NativeLayers:
         return ConfigError(f"The core refuses an option of the dense layers: {message}.", key="core.bad_option")
 
 
-class NativeCall:
-    """`LayerCall` of the native layers: buffers for S tokens, computed in pieces of `PIECE_TOKENS`.
-
-    Attributes:
-        hidden, residual, moe_input, router_logits, next_router_logits: See `LayerCall`.
-    """
+class NativeCall(LayerCall):
+    """Layers in the native core."""
 
     def __init__(self, layers: NativeLayers, tokens: int) -> None:
-        text = layers.text
+        super().__init__(layers.text, tokens, ahead=LAYERS_AHEAD)
         self._layers = layers
-        self._moe_layers = layers.moe_layers
         self._memory = [
-            tuple(array.ctypes.data for array in layers.cache.memory(layer)) for layer in range(text.num_hidden_layers)
+            tuple(array.ctypes.data for array in layers.cache.memory(layer))
+            for layer in range(layers.text.num_hidden_layers)
         ]
-        self.hidden = np.empty((1, tokens, text.hidden_size), np.float32)
-        self.residual = np.empty((1, tokens, text.hidden_size), np.float32)
-        self.moe_input = np.empty((tokens, text.hidden_size), np.float32)
-        self.router_logits = np.empty((tokens, text.num_experts), np.float32)
-        self.next_router_logits = np.empty((LAYERS_AHEAD, text.num_experts), np.float32)
-        self._cos = np.empty((tokens, text.head_dim // 2), np.float32)
-        self._sin = np.empty((tokens, text.head_dim // 2), np.float32)
-        self._past = 0
-        self._pieces = [
-            (begin, self._piece(begin, min(begin + PIECE_TOKENS, tokens))) for begin in range(0, tokens, PIECE_TOKENS)
-        ]
-
-    def begin(self, cos: FloatArray, sin: FloatArray, past_tokens: int) -> None:
-        """See `LayerCall.begin`."""
-        self._cos[...] = cos
-        self._sin[...] = sin
-        for begin, piece in self._pieces:
-            piece.past = past_tokens + begin
-
-    def run(self, layer: int) -> bool:
-        """See `LayerCall.run`."""
-        keys, values = self._memory[layer]
-        for _, piece in self._pieces:
-            piece.layer, piece.keys, piece.values = layer, keys, values
-            self._layers.run(piece)
-        return layer in self._moe_layers
+        self._pieces = [(begin, self._piece(begin, end)) for begin, end in self._bounds]
 
     def foresees(self, layer: int) -> int:
         """See `LayerCall.foresees`."""
@@ -264,6 +235,16 @@ class NativeCall:
         while ahead < LAYERS_AHEAD and {layer + ahead, layer + ahead + 1} <= self._moe_layers:
             ahead += 1
         return ahead
+
+    def _set_past(self, tokens: int) -> None:
+        for begin, piece in self._pieces:
+            piece.past = tokens + begin
+
+    def _run(self, layer: int) -> None:
+        keys, values = self._memory[layer]
+        for _, piece in self._pieces:
+            piece.layer, piece.keys, piece.values = layer, keys, values
+            self._layers.run(piece)
 
     def _piece(self, begin: int, end: int) -> DenseCall:
         last = end == self.hidden.shape[1]

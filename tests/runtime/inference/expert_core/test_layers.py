@@ -10,12 +10,12 @@ from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError, ConfigError
 from moedge_runtime.inference import Engine, EngineOptions
 from moedge_runtime.inference.decoder import DecoderInput, PagedDecoder
-from moedge_runtime.inference.dense_sizes import dense_buffer_bytes, dense_weight_bytes
+from moedge_runtime.inference.dense_sizes import DenseShape, dense_buffer_bytes, dense_weight_bytes
 from moedge_runtime.inference.expert_core.bank import NativeExperts
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.expert_core.library import usable_instruction_sets
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_runner import PIECE_TOKENS
+from moedge_runtime.inference.layer_call import PIECE_TOKENS
 from moedge_runtime.inference.layers import OnnxLayers
 from moedge_runtime.inference.memory_budget import plan_of
 
@@ -125,14 +125,17 @@ def test_a_prompt_in_pieces_has_the_bits_of_one(bundle):
 def test_they_take_the_bytes_that_the_plan_says(bundle, context):
     text = bundle.manifest.model.text
     layers = NativeLayers(bundle, KvCache(text, context), threads=3)
-    assert layers.bytes() == (sum(dense_weight_bytes(bundle.manifest)), dense_buffer_bytes(bundle.manifest, context, 3))
+    manifest, shape = bundle.manifest, DenseShape.of(bundle.manifest)
+    assert layers.bytes() == (
+        sum(dense_weight_bytes(manifest, shape)), dense_buffer_bytes(manifest, shape, context, 3),
+    )  # fmt: skip
 
 
 def test_the_plan_of_an_engine_has_their_bytes(bundle):
     ours, theirs = (
-        plan_of(bundle, EngineOptions(layers=layers, max_context=300), 1 << 30) for layers in (None, "onnxruntime")
+        plan_of(bundle, EngineOptions(layers=layers, max_context=300), 1 << 30) for layers in ("auto", "onnxruntime")
     )
-    assert (ours.layers, ours.head) == dense_weight_bytes(bundle.manifest)
+    assert (ours.layers, ours.head) == dense_weight_bytes(bundle.manifest, DenseShape.of(bundle.manifest))
     assert ours.layers != theirs.layers
     assert plan_of(bundle, EngineOptions(layers="core", max_context=300), 1 << 30) == ours
     assert plan_of(bundle, EngineOptions(experts="numpy", max_context=300), 1 << 30).layers == theirs.layers
