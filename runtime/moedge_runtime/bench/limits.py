@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moedge_runtime.bundle import Manifest
-from moedge_runtime.inference.dense_sizes import dense_weight_bytes
+from moedge_runtime.inference.dense_sizes import DenseShape, dense_weight_bytes
 
 WINDOWS = ((1, 10), (11, 30), (31, 60))
 """Decoded tokens, first and last of each window: the first ones find other experts in memory than later ones."""
@@ -56,7 +56,7 @@ def token_bytes(manifest: Manifest) -> int:
     assert experts is not None, "an inline bundle has no records"
     routed = len(text.moe_layers) * text.num_experts_per_tok * experts.record_bytes
     if manifest.weights:
-        return routed + sum(dense_weight_bytes(manifest))
+        return routed + sum(dense_weight_bytes(manifest, DenseShape.of(manifest)))
     dense = {*graphs.layers, graphs.head}  # large weights lie beside a graph, in a file of its name and .data
     return routed + sum(entry.nbytes for entry in manifest.files if entry.path.removesuffix(".data") in dense)
 
