@@ -1,4 +1,4 @@
-"""Learned hot set: how often each expert was chosen, kept in a file for the next run, and which are worth pinning.
+"""Learned hot set: how often each expert was chosen, kept in a file for the next run.
 
 `NativeExperts.set_counts` takes the counts, so that `preload` reads the experts ahead that were chosen most.
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +77,6 @@ def load_counts(path: Path, text: TextInfo) -> Counts:
     if not all(type(count) is int and count >= 0 for row in rows for count in row):
         raise _unusable(path, "a count is no natural number")
     return np.array(rows, np.uint64).reshape(shape)
-
-
-def hot_keys(counts: Counts, moe_layers: Sequence[int], limit: int) -> list[tuple[int, int]]:
-    """The experts to pin, as `NativeExperts.pin` takes them: the most often chosen first, at most `limit`.
-
-    Of equal counts the lower layer and expert comes first; what was never chosen is left out.
-
-    Returns:
-        (decoder layer, expert).
-    """
-    flat = counts.reshape(-1)
-    order = np.argsort(np.iinfo(np.uint64).max - flat, kind="stable")[:limit]
-    return [(moe_layers[key // counts.shape[1]], key % counts.shape[1]) for key in order[flat[order] > 0].tolist()]
 
 
 def _header(text: TextInfo) -> dict[str, Any]:
