@@ -166,10 +166,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
         const uint32_t tokens = data.ConsumeIntegralInRange<uint32_t>(0, given.max_tokens + 1);
         const std::vector<float> input = floats(data, size_t{tokens} * given.hidden_size);
         const std::vector<float> logits = floats(data, size_t{tokens} * given.experts);
-        const std::vector<float> next = floats(data, data.ConsumeBool() ? given.experts : 0);
+        const auto ahead = data.ConsumeIntegralInRange<uint32_t>(0, MOEDGE_LAYERS_AHEAD);
+        const std::vector<float> next = floats(data, size_t{ahead} * given.experts);
         std::vector<float> result(input.size());
-        const moedge_status status = moedge_core_compute(core, layer, tokens, input.data(), logits.data(),
-                                                         next.empty() ? nullptr : next.data(), result.data(), &error);
+        const moedge_status status =
+            moedge_core_compute(core, layer, tokens, input.data(), logits.data(), next.empty() ? nullptr : next.data(),
+                                ahead, result.data(), &error);
         require(status == MOEDGE_OK || status == MOEDGE_BAD_INPUT || status == MOEDGE_EXPERT_DAMAGED);
         if (status == MOEDGE_EXPERT_DAMAGED) {
           require(error.layer == layer && error.expert < given.experts);
