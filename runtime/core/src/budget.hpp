@@ -5,7 +5,7 @@
 
 namespace moedge {
 
-constexpr uint32_t kMaxRing = 16;
+constexpr uint32_t kMaxRing = 32;
 
 // Places for records: `ring` of them for the scan of a prefill, `dynamic` for what stays.
 struct SlotCounts {

@@ -13,8 +13,8 @@ TEST(Places, WithRoomForAllThereIsNoRing) {
   }
 }
 
-TEST(Places, TheRingIsAnEighthAtLeastTwoAtMostSixteen) {
-  const uint32_t cases[][2] = {{2, 2}, {10, 2}, {16, 2}, {23, 2}, {24, 3}, {127, 15}, {128, 16}, {999, 16}, {5999, 16}};
+TEST(Places, TheRingIsAnEighthAtLeastTwoAtMostThirtyTwo) {
+  const uint32_t cases[][2] = {{2, 2}, {10, 2}, {16, 2}, {23, 2}, {24, 3}, {255, 31}, {256, 32}, {999, 32}, {5999, 32}};
   for (const auto& [slots, ring] : cases) {
     EXPECT_EQ(divide_slots(slots, 6000).ring, ring) << slots;
     EXPECT_EQ(divide_slots(slots, 6000).total(), slots);
