@@ -20,7 +20,7 @@ from moedge_devices.plan.calibration import Calibration, Routing
 from moedge_devices.plan.routing import missed_by_token, missed_in_prefill
 from moedge_devices.plan.speeds import Speeds
 
-RING_SHARE, LEAST_RING, MOST_RING = 8, 2, 16
+RING_SHARE, LEAST_RING, MOST_RING = 8, 2, 32
 """Places that the core keeps for the scan of a prefill: an eighth of all, within these (docs/expert-core.md)."""
 
 

@@ -8,7 +8,7 @@ namespace moedge {
 namespace {
 
 constexpr uint32_t kLeastRing = 2;
-// A ring of an eighth of the places, at most thirty-two records: what fast flash delivers while a dense layer is computed.
+// A ring of an eighth of the places, at most thirty-two records: what fast flash delivers while a dense layer computes.
 constexpr uint32_t kRingShare = 8;
 
 }  // namespace
