@@ -76,7 +76,7 @@ def test_the_ring_keeps_nothing_between_frames() -> None:
     manifest = case().manifest
     assert manifest.experts is not None
     record = manifest.experts.record_bytes
-    assert resident_experts(manifest, CORE_BYTES + 1000 * record) == (1000 - 16) / 48
+    assert resident_experts(manifest, CORE_BYTES + 1000 * record) == (1000 - 32) / 48
     assert resident_experts(manifest, CORE_BYTES + 80 * record) == (80 - 10) / 48
     assert resident_experts(manifest, CORE_BYTES + 6144 * record) == 128
 
