@@ -24,11 +24,11 @@ ARG UID=990
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3 libgomp1 \
     && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid "${UID}" moedge \
-    && useradd --system --uid "${UID}" --gid moedge --create-home --home-dir /work moedge
+    && useradd --system --uid "${UID}" --gid moedge --create-home --home-dir /bundles moedge
 COPY --from=build /opt/moedge /opt/moedge
-ENV PATH=/opt/moedge/bin:$PATH HF_HOME=/work/.cache/huggingface
+ENV PATH=/opt/moedge/bin:$PATH HF_HOME=/bundles/.cache/huggingface
 USER ${UID}
-WORKDIR /work
-VOLUME /work
+WORKDIR /bundles
+VOLUME /bundles
 ENTRYPOINT ["moedge"]
 CMD ["export", "--help"]

@@ -148,10 +148,10 @@ def test_the_export_image_exports_the_demo_model(
     work.mkdir()
     work.chmod(0o777)
     container = container_of(
-        EXPORT, {ROOT / "examples/panel/checkpoint": "/checkpoint", work: "/work"}, frozenset({work})
+        EXPORT, {ROOT / "examples/panel/checkpoint": "/checkpoint", work: "/bundles"}, frozenset({work})
     )
     begun = time.monotonic()
-    container.run("moedge", "export", "/checkpoint", "/work/panel-int4", "--precision", "int4")
+    container.run("moedge", "export", "/checkpoint", "/bundles/panel-int4", "--precision", "int4")
     seconds = round(time.monotonic() - begun, 1)
     measured("moedge export in the image", seconds, "s", START_S, seconds <= START_S)
     exported = work / "panel-int4"
