@@ -173,11 +173,12 @@ void moedge_core_close(moedge_core* core);
  *   tokens         1 to max_tokens
  *   moe_input      float [tokens, hidden_size]
  *   router_logits  float [tokens, experts]
- *   next_router_logits   float [layers_ahead, experts] or NULL: a guess of the logits of the layers that follow, for
- * one token only. What it chooses is read while the flash is idle, until the next call, the next layer's first. It
- * never changes a result. layers_ahead         0 to MOEDGE_LAYERS_AHEAD; those that do not exist are left alone result
- * float [tokens, hidden_size], overwritten; undefined after an error Blocks. After an error the core can be called
- * again. */
+ *   next_router_logits   float [layers_ahead, experts] or NULL: a guess of the logits of the layers that follow,
+ *                        for one token only. What it chooses is read while the flash is idle, until the next call,
+ *                        the next layer's first. It never changes a result.
+ *   layers_ahead   0 to MOEDGE_LAYERS_AHEAD; layers that do not exist are left alone
+ *   result         float [tokens, hidden_size], overwritten; undefined after an error
+ * Blocks. After an error the core can be called again. */
 moedge_status moedge_core_compute(moedge_core* core, uint32_t layer, uint32_t tokens, const float* moe_input,
                                   const float* router_logits, const float* next_router_logits, uint32_t layers_ahead,
                                   float* result, moedge_error* error);

@@ -180,7 +180,7 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
 // Keys of the experts that guesses of the next layers' logits choose: the next layer's first, of a layer the largest
 // logits first. What is not finite is no guess.
 void Core::expect(uint32_t layer, const float* next_logits, uint32_t layers_ahead) {
-  const uint32_t end = std::min({layers_, layer + 1 + layers_ahead, layer + 1 + MOEDGE_LAYERS_AHEAD});
+  const uint32_t end = std::min(layers_, layer + 1 + std::min<uint32_t>(layers_ahead, MOEDGE_LAYERS_AHEAD));
   for (uint32_t next = layer + 1; next < end; ++next, next_logits += experts_) {
     if (!route(next_logits, 1, experts_, options_.top_k, next_routing_)) return;
     for (const uint32_t expert : next_routing_.chosen) expected_.push_back(next * experts_ + expert);

@@ -14,7 +14,7 @@ class Heat {
   // A call begins: time goes on.
   void tick() { ++calls_; }
 
-  // The record is used by this call, by `uses` tokens.
+  // The record is used by this call, as much as by so many decoded tokens; above 0, and not always a whole number.
   void use(uint32_t key, double uses);
 
   // Forgets all uses. Every record gets the heat of one that has been used for ever as often as `counts` says, the
