@@ -54,7 +54,7 @@ typedef struct {
   uint32_t block_size;      /* 32, 64 or 128; ignored at 32 bits */
   uint32_t symmetric;       /* 1: no zero points are stored */
   uint32_t threads;         /* threads that compute, the caller's included; 1 to 64 */
-  uint32_t readers;         /* threads that read; 1 to 64 */
+  uint32_t readers;         /* records of a prefill that are read at once; 1 to 64 */
   uint32_t max_tokens;      /* most tokens of one compute call */
   uint32_t direct;          /* 1: O_DIRECT, buffered where it is refused (see statistics); 0: buffered */
   uint32_t prefetch;        /* 1: read ahead into the next layer while a call leaves the flash idle */
@@ -160,7 +160,7 @@ typedef struct {
                                 residual, as far as they and this layer have experts; the other rows are left alone */
 } moedge_dense_call;
 
-/* Open a core: allocates the budget's address space, starts readers and compute threads; reads nothing yet. */
+/* Open a core: allocates the budget's address space, starts its threads; reads nothing yet. */
 moedge_status moedge_core_open(const moedge_core_options* options, moedge_core** core, moedge_error* error);
 
 /* Stop all threads and free everything; waits for reads under way. NULL is allowed. */

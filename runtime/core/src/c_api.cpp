@@ -4,8 +4,10 @@
 
 #include "api_support.hpp"
 #include "file_source.hpp"
+#include "kernel_reads.hpp"
 #include "moedge_core.h"
 #include "status.hpp"
+#include "thread_reads.hpp"
 
 namespace {
 
@@ -19,6 +21,12 @@ using moedge::within;
 void even(const char* name, uint64_t value) {
   if (value % 2 == 0) return;
   throw CoreError(MOEDGE_BAD_OPTION, std::string(name) + "=" + grouped(value) + "; at 4 bits it must be even");
+}
+
+// Of the file by the kernel, or where that cannot be by threads; of each record both parts at once.
+std::unique_ptr<moedge::Reads> reads_of(std::unique_ptr<moedge::FileSource> source, uint32_t records) {
+  if (auto reads = moedge::KernelReads::open(source, 2 * records)) return reads;
+  return std::make_unique<moedge::ThreadReads>(std::move(source), 2 * records);
 }
 
 std::unique_ptr<moedge_core> make(const moedge_core_options& options) {
@@ -67,8 +75,8 @@ std::unique_ptr<moedge_core> make(const moedge_core_options& options) {
   core_options.prefetch = options.prefetch != 0;
   auto source =
       std::make_unique<moedge::FileSource>(options.path, file.records() * file.record_bytes, options.direct != 0);
-  return std::unique_ptr<moedge_core>(new moedge_core{
-      moedge::Core(core_options, layout, std::move(file), std::move(source), kernels_for(options.isa))});
+  return std::unique_ptr<moedge_core>(new moedge_core{moedge::Core(
+      core_options, layout, std::move(file), reads_of(std::move(source), options.readers), kernels_for(options.isa))});
 }
 
 }  // namespace

@@ -35,8 +35,8 @@ uint32_t fc1_tiles_of_task(const Quantization& quantization) {
 
 }  // namespace
 
-Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile file,
-           std::unique_ptr<RecordSource> source, const Kernels& kernels)
+Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile file, std::unique_ptr<Reads> reads,
+           const Kernels& kernels)
     : options_(options),
       layout_(layout),
       experts_(file.experts),
@@ -49,7 +49,7 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
       fc1_tasks_(divide_up(layout.fc1.tiles, fc1_tiles_of_task_)),
       fc2_tasks_(divide_up(layout.fc2.tiles, kFc2TilesOfTask)),
       buffer_bytes_(buffer_bytes(options, layout, file)),
-      pager_(slots_for(options.budget_bytes), std::move(source), std::move(file), options.top_k, options.readers,
+      pager_(slots_for(options.budget_bytes), std::move(reads), std::move(file), options.top_k, options.readers,
              options.prefetch, events_),
       pool_(std::make_shared<ThreadPool>(options.threads)) {
   routing_.reserve(options.max_tokens, experts_, options.top_k);
@@ -76,7 +76,7 @@ Core::BufferBytes Core::buffer_bytes(const CoreOptions& options, const RecordLay
   bytes.kept = kept_rows * layout.hidden * sizeof(float);
   bytes.all = bytes.inputs + bytes.activated + bytes.kept + uint64_t{options.max_tokens} * options.top_k * kPickBytes +
               uint64_t{file.records()} * kTableBytes + file.experts * sizeof(Job) +
-              (options.threads + options.readers) * kThreadBytes;
+              (options.threads + 1 + 2 * options.readers) * kThreadBytes;
   return bytes;
 }
 

@@ -32,7 +32,7 @@ struct CoreOptions {
 class Core {
  public:
   // Throws CoreError BUDGET_TOO_SMALL, before any buffer is allocated, or OUT_OF_MEMORY.
-  Core(const CoreOptions& options, const RecordLayout& layout, RecordFile file, std::unique_ptr<RecordSource> source,
+  Core(const CoreOptions& options, const RecordLayout& layout, RecordFile file, std::unique_ptr<Reads> reads,
        const Kernels& kernels);
 
   // See moedge_core_compute; throws CoreError.

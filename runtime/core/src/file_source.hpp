@@ -19,6 +19,8 @@ class FileSource : public RecordSource {
 
   int64_t read(uint64_t offset, uint8_t* to, size_t size) override;
   bool direct() const override { return direct_.load(std::memory_order_relaxed); }
+  // Open with O_DIRECT, if direct().
+  int direct_file() const { return file_; }
 
  private:
   int file_ = -1;           // O_DIRECT, or buffered

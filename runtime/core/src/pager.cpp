@@ -8,9 +8,6 @@
 namespace moedge {
 namespace {
 
-// Places of the ring that reading ahead leaves free for the experts that the next layer turns out to need first.
-constexpr size_t kRingReserve = 2;
-
 // What a token of a prompt counts for beside a decoded one: a prompt says what is popular, an answer what is needed
 // next (benchmarks/expert_core/policies.py).
 constexpr double kUseOfPromptToken = 0.125;
@@ -19,23 +16,14 @@ constexpr double kUseOfPromptToken = 0.125;
 // what the layers of one pass differ by in age, and two experts by chance.
 constexpr double kColder = 0.125;
 
-// Reads of a look ahead at once: enough to keep the flash busy, few enough to be out of the way of the next call.
-constexpr size_t kLookaheadReads = 2;
-
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-void count(std::atomic<uint64_t>& counter, uint64_t by = 1) { counter.fetch_add(by, std::memory_order_relaxed); }
-
 }  // namespace
 
-Pager::Pager(SlotCounts counts, std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers,
+Pager::Pager(SlotCounts counts, std::unique_ptr<Reads> reads, RecordFile file, uint32_t top_k, uint32_t most_at_once,
              bool prefetch, Events& events)
-    : source_(std::move(source)),
+    : reads_(std::move(reads)),
       file_(std::move(file)),
       top_k_(top_k),
+      most_at_once_(most_at_once),
       prefetch_(prefetch),
       events_(events),
       slab_((uint64_t{file_.records()} + kMaxRing) * file_.record_bytes),
@@ -47,26 +35,21 @@ Pager::Pager(SlotCounts counts, std::unique_ptr<RecordSource> source, RecordFile
       dense_calls_(file_.layers, 0),
       job_slot_(std::make_unique<std::atomic<int32_t>[]>(file_.experts)) {
   set_slots(counts, {});
-  try {
-    for (uint32_t i = 0; i < readers; ++i) readers_.emplace_back([this] { read_loop(); });
-  } catch (...) {
-    stop();  // those that did start
-    throw;
-  }
+  taker_ = std::thread([this] { take_loop(); });
 }
 
-Pager::~Pager() { stop(); }
-
-void Pager::stop() {
+// What is under way is waited for: it is written into the slab.
+Pager::~Pager() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
     preloading_ = false;
     forget_expected();
-    queue_.clear();
+    needed_.clear();
+    ahead_.clear();
   }
-  queue_changed_.notify_all();
-  for (std::thread& reader : readers_) reader.join();
+  begun_.notify_all();
+  taker_.join();
 }
 
 // --- between calls ---------------------------------------------------------------------------------------------------
@@ -75,7 +58,8 @@ void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
   std::unique_lock lock(mutex_);
   preloading_ = false;
   forget_expected();
-  cancel_queue();
+  drop_queued(needed_);
+  drop_queued(ahead_);
   if (!idle_.wait_for(lock, limit, [this] { return reading_ == 0; })) {
     throw CoreError(MOEDGE_READ_TIMEOUT, "a read under way made no progress for " + grouped(limit.count()) + " ms");
   }
@@ -154,59 +138,6 @@ void Pager::start_from(std::span<const uint64_t> counts) {
   heat_.start_from(counts, top_k_);
 }
 
-// --- preloading ------------------------------------------------------------------------------------------------------
-
-void Pager::preload() {
-  const std::lock_guard lock(mutex_);
-  stop_preload();
-  forget_expected();
-  for (uint32_t slot = 0; slot < kMaxRing + counts_.dynamic; ++slot) {
-    // What failed ahead of its use is tried again; what was read ahead for a call that did not come makes room.
-    const Slot& place = slots_[slot];
-    const bool stale = is_ring(slot) && place.key != kNoKey && place.reason != Reason::kPreload;
-    if (place.state == SlotState::kFailed || stale) drop(slot);
-  }
-  preload_.clear();
-  next_preload_ = 0;
-  std::copy_if(pin_order_.begin(), pin_order_.end(), std::back_inserter(preload_),
-               [this](uint32_t key) { return pinned_[key] && slot_of_[key] < 0; });
-  if (!free_dynamic_.empty()) {
-    for (const uint32_t key : heat_.order()) {
-      if (!pinned_[key] && slot_of_[key] < 0) preload_.push_back(key);
-    }
-  }
-  preloading_ = true;
-  continue_preload();
-}
-
-// Gives readers that have nothing to do the next record: what is queued could not be used for a call.
-void Pager::continue_preload() {
-  while (preloading_ && queue_.size() + reading_ < readers_.size()) {
-    if (next_preload_ == preload_.size()) {
-      preloading_ = false;
-      if (free_dynamic_.empty()) read_ahead(0, Reason::kPreload);
-      return;
-    }
-    const uint32_t key = preload_[next_preload_++];
-    if (slot_of_[key] >= 0) continue;
-    int32_t slot = take_free_place();
-    if (slot < 0 && pinned_[key]) slot = evict();
-    if (slot >= 0) {
-      start_read(static_cast<uint32_t>(slot), key, Reason::kPreload);
-    } else if (!pinned_[key]) {
-      next_preload_ = preload_.size();
-    }
-  }
-}
-
-// Drops what no reader has begun.
-void Pager::stop_preload() {
-  preloading_ = false;
-  for (size_t at = queue_.size(); at-- > 0;) {
-    if (slots_[queue_[at]].reason == Reason::kPreload) drop(queue_[at]);
-  }
-}
-
 // --- calls -----------------------------------------------------------------------------------------------------------
 
 bool Pager::can_keep(uint32_t jobs) const {
@@ -242,6 +173,7 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, std::s
     if (slot >= 0) {
       Slot& found = slots_[slot];
       found.in_use = true;
+      hurry(static_cast<uint32_t>(slot));
       count(found.state == SlotState::kReady ? statistics_.hits : statistics_.misses);
       if (found.reason == Reason::kPrefetch) count(statistics_.prefetch_used);
       if (found.reason == Reason::kPreload) count(statistics_.preload_used);
@@ -259,15 +191,12 @@ void Pager::begin_call(uint32_t layer, std::span<const uint32_t> experts, std::s
     }
   }
   if (keep) {
-    // What was expected, is not needed and has not begun would only be in the way.
-    for (size_t at = queue_.size(); at-- > 0;) {
-      if (!slots_[queue_[at]].in_use) drop(queue_[at]);
-    }
+    drop_queued(ahead_);  // it would only be in the way
   }
   if (!keep) find_colder();
   if (keep && prefetch_) expect(expected);  // first, so that what came for a later call is not given up for this one
   refill();
-  look_ahead();
+  feed();
 }
 
 void Pager::refill() {
@@ -364,77 +293,6 @@ void Pager::empty(uint32_t slot) {
   count(statistics_.evictions);
 }
 
-// Begins with the first of the layer's records that at least half of its prefills needed.
-void Pager::read_ahead(uint32_t layer, Reason reason) {
-  const uint32_t begin = layer * file_.experts;
-  for (uint32_t key = begin; key < begin + file_.experts; ++key) {
-    if (slot_of_[key] >= 0 || 2 * dense_needed_[key] < dense_calls_[layer]) continue;
-    int32_t slot = take_free_place();
-    if (slot < 0 && free_ring_.size() > kRingReserve) {
-      slot = static_cast<int32_t>(free_ring_.back());
-      free_ring_.pop_back();
-    }
-    if (slot < 0) return;
-    start_read(static_cast<uint32_t>(slot), key, reason);
-  }
-}
-
-// Keeps what is there of these keys and lets the rest be read: as many as there is room for beside the call under way.
-void Pager::expect(std::span<const uint32_t> keys) {
-  const size_t taken = jobs_.size() + pinned_keys_;
-  const size_t room = counts_.dynamic > taken ? counts_.dynamic - taken : 0;
-  for (const uint32_t key : keys.first(std::min(keys.size(), room))) {
-    expected_.push_back(key);
-    if (slot_of_[key] >= 0) slots_[slot_of_[key]].expected = true;
-  }
-}
-
-void Pager::look_ahead() {
-  while (next_expected_ < expected_.size() && queue_.size() + reading_ < kLookaheadReads && !call_waits()) {
-    const uint32_t key = expected_[next_expected_];
-    if (slot_of_[key] < 0) {
-      int32_t slot = take_free_place();
-      if (slot < 0) slot = evict();
-      if (slot < 0) return;
-      start_read(static_cast<uint32_t>(slot), key, Reason::kPrefetch);
-      slots_[slot].expected = true;
-    }
-    ++next_expected_;
-  }
-}
-
-// Whether the call under way has records to wait for.
-bool Pager::call_waits() const {
-  if (!in_call_) return false;
-  for (uint32_t job = 0; job < jobs_.size(); ++job) {
-    const int32_t slot = job_slot_[job].load(std::memory_order_relaxed);
-    if (slot < 0 || slots_[slot].state.load(std::memory_order_relaxed) < SlotState::kReady) return true;
-  }
-  return false;
-}
-
-void Pager::forget_expected() {
-  for (const uint32_t key : expected_) {
-    if (slot_of_[key] >= 0) slots_[slot_of_[key]].expected = false;
-  }
-  expected_.clear();
-  next_expected_ = 0;
-}
-
-void Pager::start_read(uint32_t slot, uint32_t key, Reason reason) {
-  Slot& place = slots_[slot];
-  place.key = key;
-  place.reason = reason;
-  place.abandoned = false;
-  place.touched = true;
-  place.state.store(SlotState::kLoading, std::memory_order_release);
-  slot_of_[key] = static_cast<int32_t>(slot);
-  if (queue_.empty() && reading_ == 0) last_progress_ns_ = now_ns();
-  queue_.push_back(slot);
-  count(statistics_.queue_depth_sum, queue_.size() + reading_);
-  queue_changed_.notify_one();
-}
-
 void Pager::release(uint32_t job) {
   const std::lock_guard lock(mutex_);
   const auto slot = static_cast<uint32_t>(job_slot_[job].load(std::memory_order_relaxed));
@@ -444,16 +302,13 @@ void Pager::release(uint32_t job) {
     move_out_of_ring(slot);
     drop(slot);
     refill();
+    feed();
   }
 }
 
 void Pager::end_call(bool failed) {
   const std::lock_guard lock(mutex_);
   in_call_ = false;
-  if (failed) {
-    forget_expected();
-    cancel_queue();
-  }
   for (uint32_t job = 0; job < jobs_.size(); ++job) {
     const int32_t slot = job_slot_[job].load(std::memory_order_relaxed);
     // A place of the ring that was released holds another record by now, or none.
@@ -465,6 +320,11 @@ void Pager::end_call(bool failed) {
   }
   missing_.clear();
   next_missing_ = 0;
+  if (failed) {
+    forget_expected();
+    drop_queued(needed_);
+    drop_queued(ahead_);
+  }
 }
 
 // Makes the place empty without putting it on a free list; nobody reads into it.
@@ -479,90 +339,18 @@ void Pager::clear(uint32_t slot) {
   place.state.store(SlotState::kEmpty, std::memory_order_release);
 }
 
-// Forgets the place's record and frees it: at once, or when the read into it has ended.
-void Pager::drop(uint32_t slot) {
-  Slot& place = slots_[slot];
-  const SlotState state = place.state.load(std::memory_order_relaxed);
-  if (state == SlotState::kLoading || state == SlotState::kFc1Ready) {
-    const auto queued = std::find(queue_.begin(), queue_.end(), slot);
-    if (queued == queue_.end()) {
-      if (slot_of_[place.key] == static_cast<int32_t>(slot)) slot_of_[place.key] = -1;
-      place.in_use = false;
-      place.expected = false;
-      place.reason = Reason::kNeeded;
-      place.abandoned = true;
-      return;
-    }
-    queue_.erase(queued);
-  }
-  free(slot);
-}
-
 // Makes the place empty and puts it on its free list; nobody reads into it.
 void Pager::free(uint32_t slot) {
   clear(slot);
   (is_ring(slot) ? free_ring_ : free_dynamic_).push_back(slot);
 }
 
-void Pager::cancel_queue() {
-  while (!queue_.empty()) drop(queue_.back());
-}
-
-// --- readers ---------------------------------------------------------------------------------------------------------
-
-void Pager::read_loop() {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    queue_changed_.wait(lock, [this] { return stop_ || !queue_.empty(); });
-    if (stop_) return;
-    const uint32_t slot = queue_.front();
-    queue_.pop_front();
-    Slot& place = slots_[slot];
-    const uint32_t key = place.key;
-    ++reading_;
-    if (place.reason == Reason::kPreload) {
-      count(statistics_.preloaded);
-      count(statistics_.preloaded_bytes, file_.record_bytes);
-    }
-    lock.unlock();
-    const std::optional<ReadProblem> problem = read(slot, key);
-    lock.lock();
-    --reading_;
-    last_progress_ns_ = now_ns();
-    count(problem ? statistics_.failed_reads : statistics_.reads);
-    if (place.abandoned || (problem && place.reason == Reason::kPreload)) {
-      // Nobody asked for it: whoever does reads it again and is told.
-      free(slot);
-    } else {
-      // With the lock: a place that could be taken before its reader has come back here would be freed under its next.
-      if (problem) place.problem = *problem;
-      place.state.store(problem ? SlotState::kFailed : SlotState::kReady, std::memory_order_release);
-    }
-    if (in_call_) {
-      refill();
-    } else {
-      continue_preload();
-    }
-    look_ahead();
-    if (reading_ == 0 && queue_.empty()) idle_.notify_all();
-    events_.notify();
-  }
-}
-
-std::optional<ReadProblem> Pager::read(uint32_t slot, uint32_t key) {
-  return read_record(*source_, file_, key, slab_.data() + slot * file_.record_bytes, statistics_.read_bytes,
-                     [this, slot] {
-                       slots_[slot].state.store(SlotState::kFc1Ready, std::memory_order_release);
-                       events_.notify();
-                     });
-}
-
 // --- what it tells ---------------------------------------------------------------------------------------------------
 
 CoreError Pager::failure(int32_t slot) const {
   const Slot& place = slots_[slot];
-  CoreError error(MOEDGE_EXPERT_DAMAGED, place.problem.text);
-  error.os_error = place.problem.os_error;
+  CoreError error(MOEDGE_EXPERT_DAMAGED, place.read.problem->text);
+  error.os_error = place.read.problem->os_error;
   const std::lock_guard lock(mutex_);
   error.layer = place.key / file_.experts;
   error.expert = place.key % file_.experts;

@@ -18,8 +18,8 @@
 #include "budget.hpp"
 #include "events.hpp"
 #include "heat.hpp"
-#include "record_reader.hpp"
-#include "record_source.hpp"
+#include "reads.hpp"
+#include "record_file.hpp"
 #include "slab.hpp"
 #include "status.hpp"
 
@@ -36,7 +36,9 @@ struct PagerStatistics {
 // something is computed, never what.
 class Pager {
  public:
-  Pager(SlotCounts counts, std::unique_ptr<RecordSource> source, RecordFile file, uint32_t top_k, uint32_t readers,
+  //   reads         can have two parts of each record under way
+  //   most_at_once  records of a prefill that are read at once
+  Pager(SlotCounts counts, std::unique_ptr<Reads> reads, RecordFile file, uint32_t top_k, uint32_t most_at_once,
         bool prefetch, Events& events);
   ~Pager();
   Pager(const Pager&) = delete;
@@ -54,7 +56,7 @@ class Pager {
 
   // Between calls only. Starts to read what the next calls will probably need and returns: pinned records, then into
   // free places those with the most heat, then into the ring what a prefill of layer 0 needs first. The next begin_call
-  // or set_slots ends it; reads that readers have begun by then go on.
+  // or set_slots ends it; records that have begun by then are read to their end.
   void preload();
 
   // Starts a call that needs `experts` (ascending) of `layer`; job i is experts[i], chosen by tokens[i] tokens.
@@ -63,7 +65,8 @@ class Pager {
   //             be released in that order (a prefill)
   //   dense     most experts of the next layer will be needed as well: read ahead into it
   //   expected  of a call that keeps: keys of the layers that follow, those that are needed first and most probably
-  //             first. What is missing is read when no read of a call is waited for, until the next call begins.
+  //             first. What is missing is read when the call has begun to read all that it needs, until the next call
+  //             begins.
   void begin_call(uint32_t layer, std::span<const uint32_t> experts, std::span<const uint32_t> tokens, bool keep,
                   bool dense, std::span<const uint32_t> expected = {});
 
@@ -90,7 +93,7 @@ class Pager {
   int64_t last_progress_ns() const { return last_progress_ns_.load(std::memory_order_relaxed); }
 
   const PagerStatistics& statistics() const { return statistics_; }
-  bool direct() const { return source_->direct(); }
+  bool direct() const { return reads_->direct(); }
   bool huge_pages() const { return slab_.huge_pages(); }
   SlotCounts counts() const;
   uint32_t resident() const;
@@ -103,17 +106,42 @@ class Pager {
   // Why a record is read.
   enum class Reason : uint8_t { kNeeded, kPrefetch, kPreload };
 
+  // A record is read in two parts, so that fc1 can begin before fc2 has come.
+  static constexpr uint32_t kParts = 2;
+
+  // Why a record cannot be used: a clause, and errno or 0.
+  struct ReadProblem {
+    std::string text;
+    int os_error = 0;
+  };
+
+  // How far a record has come.
+  struct RecordRead {
+    std::array<uint64_t, kParts> at{};  // of the record, where the rest of a part begins
+    uint32_t begun = 0;                 // parts
+    uint32_t under_way = 0;             // of these
+    uint32_t there = 0;                 // of these, a bit each
+    uint32_t checked = 0;               // of these, in order
+    uint32_t crc = 0;                   // of what is checked
+    std::optional<ReadProblem> problem;
+  };
+
   struct Slot {
     std::atomic<SlotState> state{SlotState::kEmpty};
-    // The rest is guarded by mutex_, but for problem, which is written before state becomes kFailed.
+    // The rest is guarded by mutex_, but for read.problem, which is written before state becomes kFailed.
     uint32_t key = kNoKey;
     Reason reason = Reason::kNeeded;  // from the first call that needs it on, kNeeded
     bool in_use = false;              // by the call under way
     bool expected = false;            // by the next call
-    bool abandoned = false;           // free it when its read has ended
+    bool abandoned = false;           // free it when its reads have ended
     bool touched = false;             // has pages
-    ReadProblem problem;
+    RecordRead read;
   };
+
+  static int64_t now_ns();
+  static void count(std::atomic<uint64_t>& counter, uint64_t by = 1) {
+    counter.fetch_add(by, std::memory_order_relaxed);
+  }
 
   bool is_ring(uint32_t slot) const { return slot < kMaxRing; }
   void refill();
@@ -122,7 +150,6 @@ class Pager {
   void read_ahead(uint32_t layer, Reason reason);
   void expect(std::span<const uint32_t> keys);
   void look_ahead();
-  bool call_waits() const;
   void forget_expected();
   int32_t take_place(uint32_t key);
   int32_t take_place_that_stays(uint32_t key);
@@ -136,25 +163,35 @@ class Pager {
   void clear(uint32_t slot);
   void free(uint32_t slot);
   void drop(uint32_t slot);
-  void cancel_queue();
+  void drop_queued(std::deque<uint32_t>& queue);
   void move(uint32_t from, uint32_t to);
   void move_out_of_ring(uint32_t slot);
   uint32_t pin_limit() const;
   void apply_pins();
 
-  void stop();
-  void read_loop();
-  std::optional<ReadProblem> read(uint32_t slot, uint32_t key);
+  // Where a part of a record begins; that behind the last, where the record ends.
+  uint64_t part_begin(uint32_t part) const { return part == 0 ? 0 : part == 1 ? file_.fc2_offset : file_.record_bytes; }
+  uint32_t most_parts() const { return kParts * most_at_once_; }
+  void hurry(uint32_t slot);
+  void feed();
+  void begin_part(uint32_t slot);
+  void begin_rest(uint32_t slot, uint32_t part);
+  void take_loop();
+  void take(const ReadResult& result);
+  bool note(const ReadResult& result, RecordRead& read);
+  void check(Slot& place, std::unique_lock<std::mutex>& lock);
+  void finish(uint32_t slot);
 
-  const std::unique_ptr<RecordSource> source_;
+  const std::unique_ptr<Reads> reads_;
   const RecordFile file_;
   const uint32_t top_k_;
+  const uint32_t most_at_once_;
   const bool prefetch_;
   Events& events_;
   Slab slab_;
 
   mutable std::mutex mutex_;
-  std::condition_variable queue_changed_;
+  std::condition_variable begun_;
   std::condition_variable idle_;
   std::unique_ptr<Slot[]> slots_;  // ring, then dynamic
   SlotCounts counts_;
@@ -164,8 +201,12 @@ class Pager {
   std::vector<uint32_t> pin_order_;
   uint32_t pinned_keys_ = 0;
   std::vector<uint32_t> free_ring_, free_dynamic_;
-  std::deque<uint32_t> queue_;  // slots to read into
-  uint32_t reading_ = 0;
+  std::deque<uint32_t> needed_;   // slots to read into, for the call under way
+  std::deque<uint32_t> ahead_;    // likewise, for nobody yet
+  uint32_t reading_ = 0;          // records of which a part has begun and that are not through
+  uint32_t parts_under_way_ = 0;  // of these
+  uint32_t parts_late_ = 0;       // of these
+  std::deque<uint32_t> arrived_;  // slots of parts that have ended and are not checked
   bool stop_ = false;
   // How often an expert was needed by a dense call, and how many of these its layer has seen.
   std::vector<uint32_t> dense_needed_, dense_calls_;
@@ -190,7 +231,7 @@ class Pager {
 
   std::atomic<int64_t> last_progress_ns_{0};
   PagerStatistics statistics_;
-  std::vector<std::thread> readers_;
+  std::thread taker_;
 };
 
 }  // namespace moedge

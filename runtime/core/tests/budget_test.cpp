@@ -8,6 +8,7 @@
 #include "isa.hpp"
 #include "model.hpp"
 #include "status.hpp"
+#include "thread_reads.hpp"
 
 namespace moedge::test {
 namespace {
@@ -43,7 +44,8 @@ TEST(Budget, OfACoreIsRefusedBeforeItsBuffersAreAllocated) {
   const RecordFile file{1, 4, layout.record_bytes, layout.fc2_offset, std::vector<uint32_t>(4)};
   const auto disk = std::make_shared<Disk>(std::vector<uint8_t>(), layout.record_bytes);
   try {
-    Core core(options, layout, file, std::make_unique<DiskSource>(disk), best_kernels());
+    auto reads = std::make_unique<ThreadReads>(std::make_unique<DiskSource>(disk), 1);
+    Core core(options, layout, file, std::move(reads), best_kernels());
     ADD_FAILURE() << "it was accepted";
   } catch (const CoreError& error) {
     EXPECT_EQ(error.status, MOEDGE_BUDGET_TOO_SMALL) << error.what();

@@ -228,6 +228,7 @@ TEST_F(CApi, ThreadsThatCannotBeStartedAreAnErrorAndNotTheEnd) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   for (const bool readers : {true, false}) {
     (readers ? options_.readers : options_.threads) = 64;
+    options_.direct = 0;  // reads by threads
     EXPECT_EXIT(
         {
           // The stacks of some threads fit in, those of 64 do not.

@@ -9,6 +9,7 @@
 #include "crc32c.hpp"
 #include "isa.hpp"
 #include "reference.hpp"
+#include "thread_reads.hpp"
 
 namespace moedge::test {
 namespace {
@@ -116,7 +117,8 @@ Machine::Machine(const Model& model, const Settings& settings)
   options.budget_bytes = settings.budget_bytes == kLeastBudget ? least_budget(model, settings) : settings.budget_bytes;
   options.read_timeout_ms = settings.read_timeout_ms;
   options.prefetch = settings.prefetch;
-  core = std::make_unique<Core>(options, model.layout, model.file(), std::make_unique<DiskSource>(disk),
+  auto reads = std::make_unique<ThreadReads>(std::make_unique<DiskSource>(disk), 2 * settings.readers);
+  core = std::make_unique<Core>(options, model.layout, model.file(), std::move(reads),
                                 settings.isa ? *find_kernels(settings.isa) : best_kernels());
 }
 

@@ -14,6 +14,7 @@
 #include "crc32c.hpp"
 #include "disk.hpp"
 #include "pager.hpp"
+#include "thread_reads.hpp"
 
 namespace moedge::test {
 
@@ -38,8 +39,9 @@ class PagerDriver {
     RecordFile file{setup.layers, setup.experts, kRecordBytes, kRecordBytes / 2, {}};
     for (uint32_t key = 0; key < records; ++key) file.crc32c.push_back(crc32c_table(0, record(key), kRecordBytes));
     disk = std::make_shared<Disk>(bytes_, kRecordBytes);
-    pager = std::make_unique<Pager>(divide_slots(setup.slots, records), std::make_unique<DiskSource>(disk),
-                                    std::move(file), setup.top_k, setup.readers, setup.prefetch, events);
+    auto reads = std::make_unique<ThreadReads>(std::make_unique<DiskSource>(disk), 2 * setup.readers);
+    pager = std::make_unique<Pager>(divide_slots(setup.slots, records), std::move(reads), std::move(file), setup.top_k,
+                                    setup.readers, setup.prefetch, events);
   }
 
   const uint8_t* record(uint32_t key) const { return bytes_.data() + key * kRecordBytes; }

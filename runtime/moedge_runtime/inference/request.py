@@ -47,7 +47,7 @@ class EngineOptions:
             machine has available, less the reserve of `expert_core.memory`.
         expert_budget_bytes: Of it for the experts, their core's buffers included; None for what the other parts leave
             (`numpy`: `DEFAULT_NUMPY_BYTES`).
-        expert_readers: Threads that read experts, 1 to 64.
+        expert_readers: Experts of a prefill that are read at once, 1 to 64.
         hot_set: File in which the engine keeps how often each expert was chosen, so that after a start the
             experts that were needed most are read first; None for a start without knowledge.
     """

@@ -48,7 +48,7 @@ class NativeExperts:
         bundle: A paged one.
         budget_bytes: Of everything that the core allocates; None for all experts.
         threads: Threads that compute, 1 to `MAX_THREADS`; None for one a core.
-        readers: Threads that read, 1 to 64.
+        readers: Records of a prefill that are read at once, 1 to 64.
         max_tokens: Most tokens of one call into the core; more are cut.
         direct: Bypass the page cache where the file system can.
         prefetch: Read ahead into the next layer while a call leaves the flash idle.
