@@ -123,13 +123,14 @@ class AskRequest:
 class Timing:
     """Where the time of an answer went, in milliseconds of wall clock.
 
-    Of questions that share a pass, each has the whole of the pass as its prefill, and waits while the pictures of the
-    others are encoded and while those before it are answered: that is only in the time to the first token.
+    Of questions that share a pass, each has the whole of the pass as its prefill.
     """
 
     preprocess_ms: float
     vision_ms: float
     prefill_ms: float
+    waited_ms: float
+    """While the pictures of others that share the pass were encoded and questions before this one answered."""
     time_to_first_token_ms: float
     """From the call to the first token, whether reasoning or answer."""
     decode_ms: float

@@ -29,6 +29,7 @@ class Stopwatch:
             preprocess_ms=laps["preprocess"],
             vision_ms=laps["vision"],
             prefill_ms=laps["prefill"],
+            waited_ms=laps["wait"],
             time_to_first_token_ms=total_ms - laps["decode"],
             decode_ms=laps["decode"],
             decode_tokens_per_s=(generated_tokens - 1) / decode_s if generated_tokens > 1 and decode_s > 0 else None,
