@@ -103,9 +103,14 @@ class Answerer(Protocol):
         ...
 
     def begin(
-        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop
+        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop, enough: Callable[[], bool]
     ) -> list[Callable[[ShouldStop], Reply]]:
         """Do what answers to several questions have in common, as far as possible.
+
+        Args:
+            questions: The first of them is the one whose turn it is.
+            should_stop: As in `ask`.
+            enough: Whether what is not begun yet is to be left to its answer, since something else has come.
 
         Returns:
             What answers each of them, as `ask` would; each is called once, one after the other. Other questions may be

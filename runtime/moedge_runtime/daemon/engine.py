@@ -61,11 +61,11 @@ class EngineAnswerer:
         return _reply(self._engine.ask(_request(question, image), should_stop=should_stop))
 
     def begin(
-        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop
+        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop, enough: Callable[[], bool]
     ) -> list[Callable[[ShouldStop], Reply]]:
         """See Answerer."""
         requests = [_request(question, image) for question, image in questions]
-        return [partial(_finish, asked) for asked in self._engine.begin(requests, should_stop)]
+        return [partial(_finish, asked) for asked in self._engine.begin(requests, should_stop, enough)]
 
 
 def _finish(asked: Asked, should_stop: ShouldStop) -> Reply:

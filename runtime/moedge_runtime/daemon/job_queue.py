@@ -94,6 +94,11 @@ class JobQueue:
         with self._changed:
             return None if self._closed else self._agenda.urgent()
 
+    def urgent_waits(self) -> bool:
+        """Whether `urgent` would give a job."""
+        with self._changed:
+            return self._agenda.urgent_waits
+
     def done(self, job: Job, spent_s: float) -> None:
         """A job is done and delivered.
 

@@ -143,6 +143,11 @@ class Agenda:
         job = self._next_watch()
         return self._take_request() or self._take_watch(job if _alarming(job) else None)
 
+    @property
+    def urgent_waits(self) -> bool:
+        """Whether `urgent` would take a job."""
+        return bool(self._requests) or _alarming(self._next_watch())
+
     def company(self, most: int) -> list[Job]:
         """Take up to `most` jobs that share the prefill of what `next` gave; follow with `finished` for each."""
         first = self._running[-1]

@@ -77,10 +77,10 @@ class WatchedAnswerer:
         return self._watched(partial(self._answerer.ask, question, image), should_stop)
 
     def begin(
-        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop
+        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop, enough: Callable[[], bool]
     ) -> list[Callable[[ShouldStop], Reply]]:
         """See Answerer."""
-        begun = self._watched(partial(self._answerer.begin, questions), should_stop)
+        begun = self._watched(lambda asked: self._answerer.begin(questions, asked, enough), should_stop)
         return [partial(self._watched, answer) for answer in begun]
 
     def _watched(self, work: Callable[[ShouldStop], T], should_stop: ShouldStop) -> T:

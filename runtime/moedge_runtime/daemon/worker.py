@@ -77,7 +77,8 @@ class Worker:
         if len(jobs) > 1:
             self._sign_s = time.monotonic()
             try:
-                return self._answerer.begin([(job.question, job.frame.image) for job in jobs], self._cancelled)
+                questions = [(job.question, job.frame.image) for job in jobs]
+                return self._answerer.begin(questions, self._cancelled, self._jobs.urgent_waits)
             except BaseException:  # a panic inside a Rust extension is no Exception
                 log.exception("The model failed on frames together; each goes alone.")
             finally:

@@ -157,7 +157,12 @@ class Engine:
         """
         return Asked(self, request).answer(on_text, should_stop, on_reasoning)
 
-    def begin(self, requests: Sequence[AskRequest], should_stop: ShouldStop | None = None) -> list[Asked]:
+    def begin(
+        self,
+        requests: Sequence[AskRequest],
+        should_stop: ShouldStop | None = None,
+        enough: Callable[[], bool] | None = None,
+    ) -> list[Asked]:
         """Compute the prompts of several questions in one pass over the experts, as far as they fit together.
 
         Their answers, one after the other and in any order, are those that `ask` gives. Another question may be asked
@@ -166,12 +171,14 @@ class Engine:
         Args:
             requests: The questions. One alone is begun with its answer, as are those of an inline bundle.
             should_stop: As in `ask`; the answers are then cancelled.
+            enough: Asked before the pictures of each question after the first are encoded; once True, it and the rest
+                are begun with their answers.
         """
         asked = [Asked(self, request) for request in requests]
         if self._shares and len(asked) > 1:
             with self._lock:
                 clocks = [each.clock for each in asked]
-                prefilled = self._prefiller.together(requests, clocks, should_stop)
+                prefilled = self._prefiller.together(requests, clocks, should_stop, enough)
             for each, result in zip(asked, prefilled, strict=True):
                 each.prefilled = result
         return asked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -54,13 +54,14 @@ class Prefilled:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A prompt that can go through the decoder."""
+    """A prompt that can go through the decoder; encoding its pictures took `pictures_s`."""
 
     prompt: Prompt
     cache: KvCache
     next_position: int
     cached_tokens: int
     tokens: DecoderInput
+    pictures_s: float
 
 
 class Prefiller:
@@ -125,19 +126,24 @@ class Prefiller:
         return prefilled
 
     def together(
-        self, requests: Sequence[AskRequest], clocks: Sequence[Stopwatch], should_stop: ShouldStop | None
+        self,
+        requests: Sequence[AskRequest],
+        clocks: Sequence[Stopwatch],
+        should_stop: ShouldStop | None,
+        enough: Callable[[], bool] | None = None,
     ) -> list[Prefilled | None]:
         """Compute the prompts that fit into the KV cache together, with their answers, in one pass.
 
         Returns:
-            None for each that is to go alone: the first that does not fit and those after it, and one that fails. If
-            the pass fails, that is each of them, since the cause may be one prompt's.
+            None for each that is to go alone: the first that does not fit or of which there are `enough` before it,
+            those after it, and one that fails. If the pass fails, that is each of them, since the cause may be one
+            prompt's.
         """
         self._there = []
         begin, end, held_bytes = 0, self._decoder.cache.capacity, 0
         group: list[tuple[int, _Ready]] = []
         for index, (request, clock) in enumerate(zip(requests, clocks, strict=True)):
-            if should_stop is not None and should_stop():
+            if (should_stop is not None and should_stop()) or (group and enough is not None and enough()):
                 break
             clock.lap("wait")
             try:
@@ -185,9 +191,11 @@ class Prefiller:
 
     def _ready(self, prompt: Prompt, images: list[ProcessedImage], cache: KvCache, held_bytes: int = 0) -> _Ready:
         """Encode the pictures, whose patches are let go: they take more memory than the picture."""
+        begin_s = perf_counter()
         grids = [image.grid_thw for image in images]
         features = self._features(images, held_bytes)
         images.clear()
+        pictures_s = perf_counter() - begin_s
         positions = mrope_positions(
             prompt.tokens, self._model.tokens.image, grids, self._model.vision.spatial_merge_size
         )
@@ -199,7 +207,7 @@ class Prefiller:
         places = np.flatnonzero(np.asarray(new) == self._model.tokens.image)
         hidden[places] = features.image
         tokens = DecoderInput(cache, hidden, positions[:, reused:], places, features.deepstack)
-        return _Ready(prompt, cache, int(positions.max()) + 1, reused, tokens)
+        return _Ready(prompt, cache, int(positions.max()) + 1, reused, tokens, pictures_s)
 
     def _features(self, images: list[ProcessedImage], held_bytes: int) -> VisionFeatures:
         if not images:
@@ -224,7 +232,8 @@ class Prefiller:
             clock.lap("prefill")
         used = None if self._experts is None or before is None else self._experts.statistics() - before
         if used is not None:
-            self.gain.note(len(group), seconds, used.flash_wait_ms / 1e3, used.read_bytes)
+            pictures_s = sum(ready.pictures_s for ready in group)
+            self.gain.note(len(group), pictures_s, seconds, used.flash_wait_ms / 1e3, used.read_bytes)
         results = []
         for index, (ready, after) in enumerate(zip(group, logits, strict=True)):
             if self._reuse_prefix and after is not None:

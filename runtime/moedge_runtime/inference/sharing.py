@@ -7,34 +7,47 @@ FLASH_BOUND = 0.1
 
 
 class SharingGain:
-    """Learns from each prefill how long flash and processor take.
+    """Learns from each prefill how long pictures, flash and processor take.
 
     A pass reads each missing expert once, whatever it is for, and computes each prompt: it takes the longer of both
-    times. So prompts that share it cost nothing as long as computing them takes no longer than reading; from then on
-    the first one waits for the others and nobody gains.
+    times, after the pictures of all are encoded. So prompts that share it gain the time of the flash, until computing
+    them takes as long; but all of them wait for the pictures and prompts of the others.
     """
 
     def __init__(self) -> None:
         self._read_bytes = 0
         self._second_bytes: float | None = None
-        self._prompt_s = 0.0
+        self._picture_s = self._prompt_s = 0.0
 
-    def note(self, prompts: int, seconds: float, waited_s: float, read_bytes: int) -> None:
+    def note(self, prompts: int, pictures_s: float, seconds: float, waited_s: float, read_bytes: int) -> None:
         """A pass is over.
 
         Args:
             prompts: That went through it together.
+            pictures_s: What their pictures took before it.
             seconds: It took.
             waited_s: Of these with nothing to compute while a read was outstanding.
             read_bytes: Of experts.
         """
         self._read_bytes = read_bytes
+        self._picture_s = pictures_s / prompts
         self._prompt_s = (seconds - waited_s) / prompts
         if waited_s > FLASH_BOUND * seconds:
             self._second_bytes = read_bytes / seconds
 
     def prompts(self) -> int:
-        """How many prompts take about as long to compute as the flash takes to read for them; 1 before it is known."""
+        """How many prompts are to share a pass; 1 before flash and processor are known.
+
+        No more than take as long to compute as to read for, and only if their first tokens come earlier in this way on
+        average than one prompt after the other, answers not counted.
+        """
         if not self._second_bytes or self._prompt_s <= 0:
             return 1
-        return max(1, round(self._read_bytes / self._second_bytes / self._prompt_s))
+        flash_s = self._read_bytes / self._second_bytes
+        alone_s = self._picture_s + max(flash_s, self._prompt_s)
+
+        def gains(prompts: int) -> bool:
+            together_s = prompts * self._picture_s + max(flash_s, prompts * self._prompt_s)
+            return together_s < alone_s * (prompts + 1) / 2
+
+        return max(filter(gains, range(2, round(flash_s / self._prompt_s) + 1)), default=1)

@@ -80,7 +80,7 @@ class FakeAnswerer:
         return reply(f"fake answer: frame {number}", "stop", {"frame": number} if question.json_schema else None)
 
     def begin(
-        self, questions: Sequence[tuple[Question, np.ndarray]], should_stop: ShouldStop
+        self, questions: Sequence[tuple[Question, np.ndarray]], should_stop: ShouldStop, enough: Callable[[], bool]
     ) -> list[Callable[[ShouldStop], Reply]]:
         self.begun.append([question.text for question, _ in questions])
         return [partial(self.ask, question, image) for question, image in questions]

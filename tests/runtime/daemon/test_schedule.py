@@ -124,9 +124,11 @@ def test_what_is_urgent_goes_before_what_shares_a_prefill() -> None:
     agenda.add_watches([job("a"), job("b", camera="other"), job("c", camera="other")])
     assert agenda.next() is not None and len(agenda.company(1)) == 1
     assert agenda.urgent() is None, "a watch of the same class waits for its turn"
+    assert not agenda.urgent_waits
     agenda.add_request(job(None, 1))
     agenda.add_request(job(None, 2))
     agenda.add_watches([job("alert", priority=Priority.HIGH)])
+    assert agenda.urgent_waits
     urgent = []
     while (taken := agenda.urgent()) is not None:
         urgent.append((taken.watch, taken.frame.index))

@@ -105,7 +105,7 @@ def test_where_beginning_together_fails_each_goes_alone() -> None:
         together = 3
 
         def begin(
-            self, questions: Sequence[tuple[Question, np.ndarray]], should_stop: ShouldStop
+            self, questions: Sequence[tuple[Question, np.ndarray]], should_stop: ShouldStop, enough: Callable[[], bool]
         ) -> list[Callable[[ShouldStop], Reply]]:
             raise MemoryError
 
@@ -128,20 +128,24 @@ def test_the_end_of_the_daemon_cancels_all_of_them(desk: Desk) -> None:
     assert desk.jobs.idle
 
 
-def test_signs_of_life_count_while_they_begin_together() -> None:
+def test_signs_of_life_count_while_they_begin_together_and_a_request_ends_it() -> None:
     silences: list[float] = []
+    crowded: list[bool] = []
 
     class Silent(FakeAnswerer):
         together = 2
 
         def begin(
-            self, questions: Sequence[tuple[Question, np.ndarray]], should_stop: ShouldStop
+            self, questions: Sequence[tuple[Question, np.ndarray]], should_stop: ShouldStop, enough: Callable[[], bool]
         ) -> list[Callable[[ShouldStop], Reply]]:
             self.held.set()
             assert self.gate.wait(10)
             should_stop()
             silences.append(desk.worker.silent_s())
-            return super().begin(questions, should_stop)
+            crowded.append(enough())
+            desk.jobs.ask(desk.job("request"))
+            crowded.append(enough())
+            return super().begin(questions, should_stop, enough)
 
     answerer = Silent()
     desk = Desk(answerer)
@@ -150,8 +154,9 @@ def test_signs_of_life_count_while_they_begin_together() -> None:
     assert answerer.held.wait(10)
     wait_until(lambda: desk.worker.silent_s() > 0.05)
     answerer.gate.set()
-    wait_until(lambda: len(desk.ended) == 2)
+    wait_until(lambda: len(desk.ended) == 3)
     assert silences[0] < 0.05
+    assert crowded == [False, True], "no more pictures are encoded once a request waits"
     assert desk.worker.silent_s() == 0
     desk.jobs.close()
     assert desk.worker.stop(finish_within_s=10, give_up_after_s=10)

@@ -131,6 +131,21 @@ def test_what_does_not_fit_beside_the_others_goes_alone(bundle):
             assert [said(answer) for answer in answers] == [said(answer) for answer in alone]
 
 
+def test_no_more_are_begun_once_there_are_enough(bundle):
+    asked = []
+
+    def enough():
+        asked.append(None)
+        return len(asked) == 2
+
+    with Engine.open(bundle, EngineOptions(max_context=1024)) as engine:
+        wanted = [said(engine.ask(request)) for request in REQUESTS[:4]]
+        answers = [each.answer() for each in engine.begin(REQUESTS[:4], enough=enough)]
+    assert [answer.prefilled_together for answer in answers] == [2, 2, 1, 1]
+    assert [said(answer) for answer in answers] == wanted
+    assert len(asked) == 2
+
+
 def test_a_question_that_cannot_be_answered_harms_no_other_one(bundle):
     wrong = [
         dataclasses.replace(REQUESTS[0], json_schema={"type": "nonsense"}),
