@@ -128,6 +128,17 @@ def test_the_end_of_the_daemon_cancels_all_of_them(desk: Desk) -> None:
     assert desk.jobs.idle
 
 
+def test_a_reload_gets_the_answers_of_all_that_were_begun(desk: Desk) -> None:
+    desk.watches("GATE a", "b", "c", "d")
+    desk.worker.start()
+    assert desk.answerer.held.wait(10)
+    desk.jobs.close()
+    assert desk.ended == [("d", "stopping")], "it was not begun"
+    desk.answerer.gate.set()
+    assert desk.worker.join(10)
+    assert desk.ended[1:] == [("GATE a", "answered"), ("b", "answered"), ("c", "answered")]
+
+
 def test_signs_of_life_count_while_they_begin_together_and_a_request_ends_it() -> None:
     silences: list[float] = []
     crowded: list[bool] = []
