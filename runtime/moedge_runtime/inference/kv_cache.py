@@ -35,6 +35,8 @@ class KvCache:
         self._memory = np.zeros(size + head, np.float32)
         self._device = device
         self._view(0)
+        if not self.in_memory:
+            self._memory = np.empty(0, np.float32)  # the buffers are copies
 
     def behind(self, offset: int) -> KvCache:
         """The places from `offset` on as an empty cache in the same memory; this one must not come so far.
