@@ -20,7 +20,7 @@ import numpy as np
 from expert_core.report import report
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_call import LayerCall
+from moedge_runtime.inference.layer_call import LayerBuffers, LayerCall
 from moedge_runtime.inference.layers import Layers, OnnxLayers
 from moedge_runtime.inference.positions import RotaryTable
 
@@ -51,17 +51,19 @@ def main() -> None:
     for layer in range(LAYERS):
         for array in cache.memory(layer):
             array[...] = random.standard_normal(array.shape, np.float32)
-    ours: Layers = NativeLayers(bundle, cache, threads=arguments.threads)
-    theirs: Layers = OnnxLayers(bundle, cache, threads=arguments.threads)
+    ours: Layers = NativeLayers(bundle, CAPACITY, threads=arguments.threads)
+    theirs: Layers = OnnxLayers(bundle, threads=arguments.threads)
     rotary = RotaryTable(text.head_dim, text.rope_theta, text.mrope_section)
     for tokens, past in CASES:
         rounds = arguments.rounds if tokens == 1 else max(3, arguments.rounds // 6)
         positions = np.repeat(np.arange(past, past + tokens)[None], 3, axis=0)
         calls = []
         for layers in (ours, theirs):
-            call = layers.call(tokens)
-            call.hidden[...] = random.standard_normal(call.hidden.shape, np.float32)
-            call.begin(*rotary.cos_sin(positions), past)
+            buffers = LayerBuffers.of(text, tokens)
+            buffers.hidden[...] = random.standard_normal(buffers.hidden.shape, np.float32)
+            cache.length = past
+            call = layers.call(buffers, cache)
+            call.begin(*rotary.cos_sin(positions))
             calls.append(partial(_pass, call))
         compare(f"{name}, {tokens} tokens after {past:,}", *calls, rounds, LAYERS)
     hidden = random.standard_normal(text.hidden_size, np.float32)

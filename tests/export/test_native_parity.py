@@ -23,6 +23,7 @@ from moedge_export.reference import Cache, Float, Int, Prompt, ReferenceModel
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.kv_cache import KvCache
+from moedge_runtime.inference.layer_call import LayerBuffers
 
 
 class NativeReference(ReferenceModel):
@@ -33,20 +34,23 @@ class NativeReference(ReferenceModel):
         for layer in range(self.text.num_hidden_layers):
             for ours, theirs in zip(kept.memory(layer), (cache.keys[layer], cache.values[layer]), strict=True):
                 ours[...] = theirs[0]
-        layers = NativeLayers(self.bundle, kept, threads=2)
-        call = layers.call(len(embeds))
-        call.begin(*self.rotary(positions), cache.tokens)
-        call.hidden[0] = embeds
+        kept.length = cache.tokens
+        layers = NativeLayers(self.bundle, kept.capacity, threads=2)
+        buffers = LayerBuffers.of(self.text, len(embeds))
+        call = layers.call(buffers, kept)
+        call.begin(*self.rotary(positions))
+        buffers.hidden[0] = embeds
         for layer in range(self.text.num_hidden_layers):
             if call.run(layer):
-                call.hidden[0] = call.residual[0] + self.experts(layer, call.moe_input, call.router_logits)
+                experts = self.experts(layer, buffers.moe_input, buffers.router_logits)
+                buffers.hidden[0] = buffers.residual[0] + experts
             else:
-                call.hidden[...] = call.residual
+                buffers.hidden[...] = buffers.residual
             if layer < len(deepstack):
-                call.hidden[0] += deepstack[layer]
+                buffers.hidden[0] += deepstack[layer]
             cache.keys[layer], cache.values[layer] = (array[None].copy() for array in kept.memory(layer))
         cache.tokens += len(embeds)
-        logits = np.stack([layers.logits(row) for row in call.hidden[0]])
+        logits = np.stack([layers.logits(row) for row in buffers.hidden[0]])
         layers.close()
         return logits
 

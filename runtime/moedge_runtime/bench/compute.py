@@ -15,7 +15,7 @@ from moedge_runtime.inference.expert_core.bank import NativeExperts
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_call import LayerCall
+from moedge_runtime.inference.layer_call import LayerBuffers, LayerCall
 from moedge_runtime.inference.layer_runner import LayerRunner
 from moedge_runtime.inference.memory_plan import CORE_BYTES
 from moedge_runtime.inference.onnx_session import open_session
@@ -69,16 +69,16 @@ def layer_rate(bundle: Bundle, threads: int, *, tokens: int = TOKENS, rounds: in
     manifest = bundle.manifest
     moe_layers = [layer for layer in manifest.model.text.moe_layers if layer == 0]
     text = manifest.model.text.model_copy(update={"num_hidden_layers": 1, "moe_layers": moe_layers})
-    cache = KvCache(text, tokens)
+    cache, buffers = KvCache(text, tokens), LayerBuffers.of(text, tokens)
     runner: LayerCall
     if manifest.weights:
-        runner = NativeLayers(_first_layer(bundle, text), cache, threads=threads).call(tokens)
+        runner = NativeLayers(_first_layer(bundle, text), tokens, threads=threads).call(buffers, cache)
     else:
         session = open_session(bundle.file(manifest.graphs.layers[0]), threads=threads)
-        runner = LayerRunner([session], text, cache, tokens)
-    runner.hidden[...] = np.random.default_rng(0).standard_normal(runner.hidden.shape, np.float32)
+        runner = LayerRunner([session], text, buffers, cache)
+    buffers.hidden[...] = np.random.default_rng(0).standard_normal(buffers.hidden.shape, np.float32)
     angles = np.zeros((tokens, text.head_dim // 2), np.float32)
-    runner.begin(np.cos(angles), np.sin(angles), 0)
+    runner.begin(np.cos(angles), np.sin(angles))
     seconds = _median_seconds(lambda: runner.run(0), rounds)
     return layer_operations(manifest, tokens) / manifest.model.text.num_hidden_layers / seconds
 

@@ -86,6 +86,10 @@ class ModelConfig(Frozen):
     max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of a prompt and its answer together; null for the runtime's default. The KV cache is
     allocated for it at start."""
+    prefill_together: Annotated[int, Field(ge=1, le=8)] = 4
+    """Most waiting frames whose prompts go through one prefill, so that each expert is read from flash once for all of
+    them; fewer share it where computing takes longer than reading, or where they do not fit into max_context together.
+    1 for each alone."""
     memory: Size | None = None
     """Memory for the whole process with a paged bundle: bytes, or a number with k, M or G (powers of 1024). The experts
     get what the other parts leave. null for what the machine, or its control group, has available, less a tenth and

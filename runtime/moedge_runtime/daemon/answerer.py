@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moedge_runtime.errors import RequestError
+
+Picture = NDArray[np.uint8]
+"""uint8 [height, width, 3] in RGB."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class ExpertUse:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said. Times in seconds, counts in tokens; see AnswerTiming and AnswerTokens for their meaning."""
+    """What the model said. Times in seconds, counts in tokens; see AnswerTiming and AnswerTokens for their meaning.
+
+    `waited_s` passed before the first token for questions that share the prefill, besides that.
+    """
 
     text: str
     reasoning: str | None
@@ -59,6 +65,8 @@ class Reply:
     answer_tokens: int
     reasoning_tokens: int
     experts: ExpertUse | None = None
+    waited_s: float = 0.0
+    prefilled_together: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,20 +77,44 @@ class QuestionProblem:
     error: RequestError
 
 
+ShouldStop = Callable[[], bool]
+"""Asked between layers of a prefill and between tokens; once true, a reply with the finish reason `cancelled` follows
+soon."""
+
+
 class Answerer(Protocol):
     """Answers one question at a time, on one thread."""
+
+    @property
+    def together(self) -> int:
+        """How many questions are worth being begun together now; 1 for each alone."""
+        ...
 
     def check(self, question: Question) -> list[QuestionProblem]:
         """All that `ask` would refuse in `question`, as far as it can be said without a picture."""
         ...
 
-    def ask(self, question: Question, image: NDArray[np.uint8], should_stop: Callable[[], bool]) -> Reply:
-        """Answer `question` about `image`, uint8 [height, width, 3] RGB. Blocks.
-
-        `should_stop` is asked between tokens; once true, a reply with the finish reason `cancelled` follows soon.
+    def ask(self, question: Question, image: Picture, should_stop: ShouldStop) -> Reply:
+        """Answer `question` about `image`. Blocks.
 
         Raises:
             MoedgeError: This question cannot be answered; the next one may be.
+        """
+        ...
+
+    def begin(
+        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop, enough: Callable[[], bool]
+    ) -> list[Callable[[ShouldStop], Reply]]:
+        """Do what answers to several questions have in common, as far as possible.
+
+        Args:
+            questions: The first of them is the one whose turn it is.
+            should_stop: As in `ask`.
+            enough: Whether what is not begun yet is to be left to its answer, since something else has come.
+
+        Returns:
+            What answers each of them, as `ask` would; each is called once, one after the other. Other questions may be
+            asked in between. An error of one question is raised where it is answered.
         """
         ...
 

@@ -16,10 +16,11 @@ def stopping() -> RequestError:
 
 
 class JobQueue:
-    """An Agenda with waiting. All methods may be called from any thread; `take` and `done` belong to one worker.
+    """An Agenda with waiting. All methods may be called from any thread; those that take jobs and `done` belong to one
+    worker.
 
     Attributes:
-        pause_s: How long the model rests after a job that took so many seconds.
+        pause_s: How long the model rests after it has worked for so many seconds.
         has_room: Whether more answers can be delivered now; asked by cameras that wait. Call `recheck` when it changes.
     """
 
@@ -29,7 +30,7 @@ class JobQueue:
         self._agenda = Agenda()
         self._changed = threading.Condition()
         self._closed = False
-        self._began_s = 0.0
+        self._spent_s = 0.0
         self._rests_until_s = 0.0
 
     def submit(self, jobs: Sequence[Job], *, wait: bool) -> bool:
@@ -76,7 +77,6 @@ class JobQueue:
                 rest_s = max(0.0, self._rests_until_s - now_s)
                 job = None if stale or rest_s else self._agenda.next()
                 if job is not None:
-                    self._began_s = time.monotonic()
                     return job
                 if stale:
                     self._changed.notify_all()
@@ -84,13 +84,34 @@ class JobQueue:
                     self._changed.wait(rest_s or None)
             _drop(stale, "stale")
 
-    def done(self) -> None:
-        """The job that `take` gave is done and delivered."""
+    def company(self, most: int) -> list[Job]:
+        """Up to `most` jobs that wait already and may share the prefill of the one that `take` gave."""
         with self._changed:
-            now_s = time.monotonic()
-            spent_s = now_s - self._began_s
-            self._agenda.finished(spent_s)
-            self._rests_until_s = now_s + self.pause_s(spent_s)
+            return [] if self._closed else self._agenda.company(most)
+
+    def urgent(self) -> Job | None:
+        """A job that goes before those of a shared prefill that are not answered yet; never waits."""
+        with self._changed:
+            return None if self._closed else self._agenda.urgent()
+
+    def urgent_waits(self) -> bool:
+        """Whether `urgent` would give a job."""
+        with self._changed:
+            return self._agenda.urgent_waits
+
+    def done(self, job: Job, spent_s: float) -> None:
+        """A job is done and delivered.
+
+        Args:
+            job: What one of the methods above gave.
+            spent_s: How long the model was busy with it. It rests once none of the jobs runs.
+        """
+        with self._changed:
+            self._agenda.finished(job, spent_s)
+            self._spent_s += spent_s
+            if not self._agenda.running:
+                self._rests_until_s = time.monotonic() + self.pause_s(self._spent_s)
+                self._spent_s = 0.0
             self._changed.notify_all()
 
     def drop_stale(self) -> None:
@@ -112,7 +133,7 @@ class JobQueue:
             self._changed.notify_all()
 
     def close(self) -> list[Job]:
-        """Drop what waits and end all waiting; returns the jobs of requests. The running job goes on."""
+        """Drop what waits and end all waiting; returns the jobs of requests. Running jobs go on."""
         with self._changed:
             self._closed = True
             waiting = self._agenda.clear()

@@ -207,6 +207,7 @@ class AnswerMetrics:
         self._answer = histogram("answer_seconds", "From the model's begin to the end of the answer.")
         self._age = histogram("answer_age_seconds", "From the frame to the end of the answer.")
         self._answers = counter("answers", "Answers made, to watches and requests.", ("camera", "status"))
+        self._prompts = counter("prompts", "Prompts answered, by how many shared the prefill.", ("together",))
         self._prompt = counter("prompt_tokens", "Tokens of the prompts.")
         self._cached = counter("cached_prompt_tokens", "Of these, not computed anew.")
         self._generated = counter("generated_tokens", "Tokens generated, reasoning included.")
@@ -224,7 +225,8 @@ class AnswerMetrics:
         reply = result.outcome
         if not isinstance(reply, Reply):
             return
-        self._first_token.observe(reply.vision_s + reply.prefill_s)
+        self._first_token.observe(reply.waited_s + reply.vision_s + reply.prefill_s)
+        self._prompts.labels(str(reply.prefilled_together)).inc()
         self._prompt.inc(reply.prompt_tokens)
         self._cached.inc(reply.cached_tokens)
         self._generated.inc(reply.answer_tokens + reply.reasoning_tokens)

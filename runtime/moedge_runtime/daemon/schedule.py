@@ -85,19 +85,25 @@ class Agenda:
     """The jobs that wait: which of them is next, and which are given up.
 
     A watch waits with one frame at most: a newer one takes its place, so a camera has at most as many waiting jobs as
-    watches. Nothing cancels the running job. The next job is, in this order,
+    watches. Nothing cancels a running job. The next job is, in this order,
 
     1. a request, in their order; but no two of them in a row while a watch of the class HIGH waits,
     2. a watch of the highest class that waits,
     3. of these, one of the camera that the model has served the shortest time, by seconds and not by answers. A camera
        that had nothing waiting gets no credit for that: it begins where the one is that was served last in its class,
     4. of these, the one that has waited the longest.
+
+    Others may share the prefill of the next job if it is a watch's and its class is not HIGH: those that wait already
+    and are of the same class, in the order in which they would be next if each took as long as the last one of its
+    camera, and as long as no camera gets ahead of another one in this way. Requests and watches of the class HIGH go
+    alone, and before those of a shared prefill that are not answered yet.
     """
 
     def __init__(self) -> None:
         self._requests: deque[Job] = deque()
         self._watches: dict[str, Job] = {}
-        self._running: Job | None = None
+        self._running: list[Job] = []
+        self._last_s: dict[str, float] = {}
         self._served_s: dict[str, float] = {}
         self._level_s = dict.fromkeys(Priority, 0.0)
         self._request_was_last = False
@@ -130,24 +136,39 @@ class Agenda:
 
     def next(self) -> Job | None:
         """Take the job to run now; None if none waits. Follow with `finished`."""
-        watch = self._next_watch()
-        alarming = watch is not None and watch.priority == Priority.HIGH
-        if self._requests and not (alarming and self._request_was_last):
-            self._running = self._requests.popleft()
-            self._request_was_last = True
-        elif watch is not None and watch.watch is not None:
-            self._running = self._watches.pop(watch.watch)
-            self._level_s[watch.priority] = max(self._level_s[watch.priority], self._served_s[watch.camera])
-            self._request_was_last = False
-        else:
-            return None
-        return self._running
+        return self._take_request() or self._take_watch(self._next_watch())
 
-    def finished(self, spent_s: float) -> None:
-        """The job that `next` gave is done, after the model was busy with it for `spent_s` seconds."""
-        if self._running is not None and self._running.watch is not None:
-            self._served_s[self._running.camera] += spent_s
-        self._running = None
+    def urgent(self) -> Job | None:
+        """As `next`, but only a request or a watch of the class HIGH."""
+        job = self._next_watch()
+        return self._take_request() or self._take_watch(job if _alarming(job) else None)
+
+    @property
+    def urgent_waits(self) -> bool:
+        """Whether `urgent` would take a job."""
+        return bool(self._requests) or _alarming(self._next_watch())
+
+    def company(self, most: int) -> list[Job]:
+        """Take up to `most` jobs that share the prefill of what `next` gave; follow with `finished` for each."""
+        first = self._running[-1]
+        company: list[Job] = []
+        while first.watch is not None and not _alarming(first) and len(company) < most:
+            waiting = [job for job in self._watches.values() if job.priority == first.priority]
+            if not waiting:
+                break
+            job = min(waiting, key=self._expected)
+            if self._expected(job) > min(map(self._expected, self._running)):
+                break
+            self._take_watch(job)
+            company.append(job)
+        return company
+
+    def finished(self, job: Job, spent_s: float) -> None:
+        """A job is done, after the model was busy with it for `spent_s` seconds."""
+        self._running.remove(job)
+        if job.watch is not None:
+            self._served_s[job.camera] += spent_s
+            self._last_s[job.camera] = spent_s
 
     def take_stale(self, now_s: float) -> list[Job]:
         """Give up the watches' jobs whose frames have become too old at `now_s`, and return them."""
@@ -175,13 +196,44 @@ class Agenda:
 
     def busy_with(self, camera: str | None = None) -> bool:
         """Whether a watch of `camera`, or any job if None, waits or runs."""
-        jobs = [*self._watches.values(), *([self._running] if self._running else [])]
+        jobs = [*self._watches.values(), *self._running]
         if camera is None:
             return bool(jobs or self._requests)
         return any(job.camera == camera and job.watch is not None for job in jobs)
+
+    @property
+    def running(self) -> bool:
+        """Whether a job runs."""
+        return bool(self._running)
+
+    def _expected(self, job: Job) -> tuple[float, int]:
+        """Seconds that the camera of `job` will have been served after its running jobs, and how many these are."""
+        running = sum(other.camera == job.camera for other in self._running)
+        return self._served_s[job.camera] + running * self._last_s.get(job.camera, 0.0), running
+
+    def _take_request(self) -> Job | None:
+        if not self._requests or (self._request_was_last and _alarming(self._next_watch())):
+            return None
+        self._running.append(self._requests.popleft())
+        self._request_was_last = True
+        return self._running[-1]
+
+    def _take_watch(self, job: Job | None) -> Job | None:
+        if job is None:
+            return None
+        assert job.watch is not None
+        del self._watches[job.watch]
+        self._running.append(job)
+        self._level_s[job.priority] = max(self._level_s[job.priority], self._served_s[job.camera])
+        self._request_was_last = False
+        return job
 
     def _next_watch(self) -> Job | None:
         if not self._watches:
             return None
         waiting = self._watches.values()  # the longest waiting first; min takes the first of equals
         return min(waiting, key=lambda job: (job.priority, self._served_s[job.camera]))
+
+
+def _alarming(job: Job | None) -> bool:
+    return job is not None and job.priority == Priority.HIGH

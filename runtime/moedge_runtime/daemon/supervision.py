@@ -6,14 +6,13 @@ import faulthandler
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from moedge_runtime.camera import Frame, FrameSource, is_live
 from moedge_runtime.config import CameraConfig
-from moedge_runtime.daemon.answerer import Answerer, Question, QuestionProblem, Reply
+from moedge_runtime.daemon.answerer import Answerer, Picture, Question, QuestionProblem, Reply, ShouldStop
 from moedge_runtime.daemon.sd_notify import ServiceManager
 from moedge_runtime.mqtt.payloads import DeviceHealth
 
@@ -26,6 +25,8 @@ STATUS_S = 30.0
 STDERR = 2
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Progress:
@@ -66,16 +67,30 @@ class WatchedAnswerer:
         """See Answerer."""
         return self._answerer.check(question)
 
-    def ask(self, question: Question, image: NDArray[np.uint8], should_stop: Callable[[], bool]) -> Reply:
+    @property
+    def together(self) -> int:
         """See Answerer."""
+        return self._answerer.together
 
+    def ask(self, question: Question, image: Picture, should_stop: ShouldStop) -> Reply:
+        """See Answerer."""
+        return self._watched(partial(self._answerer.ask, question, image), should_stop)
+
+    def begin(
+        self, questions: Sequence[tuple[Question, Picture]], should_stop: ShouldStop, enough: Callable[[], bool]
+    ) -> list[Callable[[ShouldStop], Reply]]:
+        """See Answerer."""
+        begun = self._watched(lambda asked: self._answerer.begin(questions, asked, enough), should_stop)
+        return [partial(self._watched, answer) for answer in begun]
+
+    def _watched(self, work: Callable[[ShouldStop], T], should_stop: ShouldStop) -> T:
         def asked() -> bool:
             self._progress.sign()
             return should_stop()
 
         self._progress.sign()
         try:
-            return self._answerer.ask(question, image, asked)
+            return work(asked)
         finally:
             self._progress.rest()
 

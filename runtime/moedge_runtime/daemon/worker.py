@@ -1,12 +1,14 @@
-"""The thread that runs the model, one job after the other."""
+"""The thread that runs the model, one job after the other; several may share a prefill."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
-from moedge_runtime.daemon.answerer import Answerer, Reply
+from moedge_runtime.daemon.answerer import Answerer, Reply, ShouldStop
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.schedule import Job, Result
 from moedge_runtime.errors import MoedgeError
@@ -33,10 +35,10 @@ class Worker:
         return not self._thread.is_alive()
 
     def stop(self, *, finish_within_s: float, give_up_after_s: float) -> bool:
-        """End after the running job; the queue must be closed.
+        """End after the running jobs; the queue must be closed.
 
         Args:
-            finish_within_s: Seconds after which the running job is cancelled; its answer is then not delivered.
+            finish_within_s: Seconds after which the running jobs are cancelled; what is not answered is not delivered.
             give_up_after_s: Further seconds to wait for the model to notice.
 
         Returns:
@@ -53,21 +55,44 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._jobs.take()) is not None:
+            self._answer([job, *self._jobs.company(self._answerer.together - 1)])
+
+    def _answer(self, jobs: list[Job]) -> None:
+        """Answer jobs that share what they can, each as soon as possible; what is urgent goes in between."""
+        began_s = time.monotonic()
+        begun = self._begin(jobs)
+        shared_s = (time.monotonic() - began_s) / len(jobs)
+        for index, (job, answer) in enumerate(zip(jobs, begun, strict=True)):
+            while index and (urgent := self._jobs.urgent()) is not None:
+                self._answer([urgent])
+            resumed_s = time.monotonic()
             try:
-                self._answer(job)
+                self._deliver(job, answer, began_s)
             except Exception:
                 log.exception("An answer of camera '%s' was not delivered.", job.camera)
             finally:
-                self._jobs.done()
+                self._jobs.done(job, shared_s + time.monotonic() - resumed_s)
 
-    def _answer(self, job: Job) -> None:
-        self._sign_s = began_s = time.monotonic()
+    def _begin(self, jobs: list[Job]) -> list[Callable[[ShouldStop], Reply]]:
+        if len(jobs) > 1:
+            self._sign_s = time.monotonic()
+            try:
+                questions = [(job.question, job.frame.image) for job in jobs]
+                return self._answerer.begin(questions, self._cancelled, self._jobs.urgent_waits)
+            except BaseException:  # a panic inside a Rust extension is no Exception
+                log.exception("The model failed on frames together; each goes alone.")
+            finally:
+                self._sign_s = None
+        return [partial(self._answerer.ask, job.question, job.frame.image) for job in jobs]
+
+    def _deliver(self, job: Job, answer: Callable[[ShouldStop], Reply], began_s: float) -> None:
+        self._sign_s = time.monotonic()
         outcome: Reply | MoedgeError
         try:
-            outcome = self._answerer.ask(job.question, job.frame.image, self._cancelled)
+            outcome = answer(self._cancelled)
         except MoedgeError as error:
             outcome = error
-        except BaseException as error:  # a panic inside a Rust extension is no Exception
+        except BaseException as error:  # likewise
             log.exception("The model failed on a frame of camera '%s'.", job.camera)
             outcome = MoedgeError(
                 f"The model failed: {type(error).__name__}: {error}. The daemon's log has the details.", key="internal"

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference.check import RequestChecker, RequestProblem, context_of
-from moedge_runtime.inference.decoder import Cancelled, Decoder, DecoderInput, ShouldStop
+from moedge_runtime.inference.decoder import Decoder, DecoderInput, ShouldStop
 from moedge_runtime.inference.dequantize import FloatArray
-from moedge_runtime.inference.embedding import EmbeddingTable
 from moedge_runtime.inference.experts import ExpertBank
-from moedge_runtime.inference.generation import Generated, Generation, OnText, TokenChooser
+from moedge_runtime.inference.generation import Generation, OnText, TokenChooser
 from moedge_runtime.inference.heap import return_large_blocks
 from moedge_runtime.inference.hot_set_file import HotSetFile
-from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings, ProcessedImage
-from moedge_runtime.inference.memory_budget import plan_for, room_for_pictures
+from moedge_runtime.inference.memory_budget import plan_for
 from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.onnx_session import providers_for
 from moedge_runtime.inference.opening import open_dense, open_experts, open_hot_set
-from moedge_runtime.inference.positions import image_tokens, mrope_positions
-from moedge_runtime.inference.prefix_store import PrefixStore
+from moedge_runtime.inference.prefill import Prefilled, Prefiller, no_features
 from moedge_runtime.inference.prompt import Prompt
 from moedge_runtime.inference.request import Answer, AskRequest, EngineOptions
 from moedge_runtime.inference.sampling import Sampling
 from moedge_runtime.inference.stopwatch import Stopwatch
 from moedge_runtime.inference.thinking import ThinkingTracker
-from moedge_runtime.inference.vision import VisionEncoder, VisionFeatures
+from moedge_runtime.inference.vision import VisionEncoder
 
 
 class Engine:
@@ -74,14 +70,20 @@ class Engine:
         self._hot_set = hot_set
         self._model = bundle.manifest.model
         self._decoder = decoder
+        self._shares = decoder.shares and options.experts != "numpy"
         max_pixels = plan.max_pixels if plan is not None and plan.pixels_limited else options.max_pixels
         self._checker = RequestChecker(bundle, decoder.cache.capacity, max_pixels)
-        settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
-        self._image_processor = ImageProcessor(settings, max_pixels)
-        self._vision = vision
-        self._embedding = EmbeddingTable(bundle)
+        self._prefiller = Prefiller(
+            bundle,
+            self._checker,
+            decoder,
+            vision,
+            experts=experts,
+            plan=plan,
+            max_pixels=max_pixels,
+            reuse_prefix=options.reuse_prefix,
+        )
         self._lock = threading.Lock()
-        self._prefixes = PrefixStore(decoder.cache)
 
     @classmethod
     def open(cls, bundle: str | Path | Bundle, options: EngineOptions | None = None) -> Engine:
@@ -129,6 +131,11 @@ class Engine:
         """What the checkpoint's generation_config.json recommends, with the `changes` that are not None."""
         return Sampling.from_generation_config(self.bundle.json("generation_config.json"), **changes)
 
+    @property
+    def together(self) -> int:
+        """How many questions `begin` is worth to be given now; 1 where sharing a pass gains nothing."""
+        return self._prefiller.gain.prompts() if self._shares else 1
+
     def ask(
         self,
         request: AskRequest,
@@ -148,13 +155,33 @@ class Engine:
             RequestError: This question cannot be answered; the engine stays usable.
             BundleError: A file of the bundle is damaged.
         """
-        with self._lock:
-            answer = self._ask(request, on_text, should_stop, on_reasoning)
-            if self.experts is not None:
-                self.experts.preload()  # the flash is idle until the next question
-            if self._hot_set is not None:
-                self._hot_set.after_answer()
-        return answer
+        return Asked(self, request).answer(on_text, should_stop, on_reasoning)
+
+    def begin(
+        self,
+        requests: Sequence[AskRequest],
+        should_stop: ShouldStop | None = None,
+        enough: Callable[[], bool] | None = None,
+    ) -> list[Asked]:
+        """Compute the prompts of several questions in one pass over the experts, as far as they fit together.
+
+        Their answers, one after the other and in any order, are those that `ask` gives. Another question may be asked
+        in between. The next `begin` of several lets go of what is not answered: it is then computed again.
+
+        Args:
+            requests: The questions. One alone is begun with its answer, as are those of an inline bundle.
+            should_stop: As in `ask`; the answers are then cancelled.
+            enough: Asked before the pictures of each question after the first are encoded; once True, it and the rest
+                are begun with their answers.
+        """
+        asked = [Asked(self, request) for request in requests]
+        if self._shares and len(asked) > 1:
+            with self._lock:
+                clocks = [each.clock for each in asked]
+                prefilled = self._prefiller.together(requests, clocks, should_stop, enough)
+            for each, result in zip(asked, prefilled, strict=True):
+                each.prefilled = result
+        return asked
 
     def check(self, request: AskRequest, unseen_images: int = 0) -> list[RequestProblem]:
         """What `ask` would refuse in `request`, all of it, as far as it can be said without pictures.
@@ -166,54 +193,48 @@ class Engine:
         with self._lock:
             return self._checker.problems(request, unseen_images)
 
-    def _ask(
-        self,
-        request: AskRequest,
-        on_text: OnText | None,
-        should_stop: ShouldStop | None,
-        on_reasoning: OnText | None,
+    def answer(
+        self, asked: Asked, on_text: OnText | None, should_stop: ShouldStop | None, on_reasoning: OnText | None
     ) -> Answer:
-        clock = Stopwatch()
-        before = self.experts.statistics() if self.experts is not None else None
-        images = [self._image_processor(image) for image in request.images]
-        grids = [image.grid_thw for image in images]
-        counts = [image_tokens(grid, self._model.vision.spatial_merge_size) for grid in grids]
-        prompt = self._checker.prompts.build(request, counts)
-        self._checker.check_lengths(request, prompt)
-        generation = self._generation(request, prompt, on_text, on_reasoning)
-        clock.lap("preprocess")
-        features = self._features(images)
-        del images  # their patches take more memory than the picture
-        clock.lap("vision")
-        positions = mrope_positions(
-            prompt.tokens,
-            self._model.tokens.image,
-            grids,
-            self._model.vision.spatial_merge_size,
-        )
-        reused = self._reused(prompt)
-        generated: Generated
-        try:
-            logits = self._prefill(prompt, positions, features, reused, should_stop)
-        except Cancelled:
-            clock.lap("prefill")
+        """See `Asked.answer`."""
+        with self._lock:
+            answer = self._answer(asked, on_text, should_stop, on_reasoning)
+            if self.experts is not None:
+                self.experts.preload()  # the flash is idle until the next question
+            if self._hot_set is not None:
+                self._hot_set.after_answer()
+        return answer
+
+    def _answer(
+        self, asked: Asked, on_text: OnText | None, should_stop: ShouldStop | None, on_reasoning: OnText | None
+    ) -> Answer:
+        request, clock, prefilled = asked.request, asked.clock, asked.prefilled
+        clock.lap("wait")
+        if prefilled is None or not self._prefiller.taken(prefilled):
+            prefilled = self._prefiller.alone(request, clock, should_stop)
+        before = None if self.experts is None else self.experts.statistics()
+        generation = self._generation(request, prefilled.prompt, on_text, on_reasoning)
+        if prefilled.logits is None:
             generated = generation.cancelled()
         else:
-            clock.lap("prefill")
-            generated = generation.run(logits, self._advance(int(positions.max()) + 1), should_stop)
+            generated = generation.run(prefilled.logits, self._advance(prefilled), should_stop)
         clock.lap("decode")
+        experts = prefilled.experts
+        if self.experts is not None and before is not None and experts is not None:
+            experts += self.experts.statistics() - before
         return Answer(
             text=generated.text,
             reasoning=generated.reasoning,
             data=json.loads(generated.text) if generated.valid else None,
             finish_reason=generated.finish_reason,
-            prompt_tokens=len(prompt.tokens),
-            image_tokens=sum(counts),
-            cached_tokens=reused,
+            prompt_tokens=len(prefilled.prompt.tokens),
+            image_tokens=prefilled.image_tokens,
+            cached_tokens=prefilled.cached_tokens,
+            prefilled_together=prefilled.prompts,
             answer_tokens=generated.answer_tokens,
             reasoning_tokens=generated.reasoning_tokens,
             timing=clock.timing(len(generation.tokens)),
-            experts=self.experts.statistics() - before if self.experts is not None and before is not None else None,
+            experts=experts,
         )
 
     def _generation(
@@ -232,58 +253,45 @@ class Engine:
             on_reasoning=on_reasoning,
         )
 
-    def _features(self, images: list[ProcessedImage]) -> VisionFeatures:
-        if images:
-            with room_for_pictures(self.plan, self.experts, images):
-                if self.experts is not None:
-                    self.experts.preload()  # the flash is idle while the graph runs
-                return self._vision.encode(images)
-        taps, hidden_size = len(self._model.vision.deepstack_visual_indexes), self._model.text.hidden_size
-        return VisionFeatures(
-            np.zeros((0, hidden_size), np.float32),
-            np.zeros((taps, 0, hidden_size), np.float32),
-        )
-
-    def _reused(self, prompt: Prompt) -> int:
-        """Tokens of the prompt that the KV cache holds now; at least one token is left to compute."""
-        reusable = min(prompt.text_prefix, len(prompt.tokens) - 1) if self.options.reuse_prefix else 0
-        return self._prefixes.begin(prompt.tokens[:reusable])
-
-    def _prefill(
-        self,
-        prompt: Prompt,
-        positions: npt.NDArray[np.int64],
-        features: VisionFeatures,
-        reused: int,
-        should_stop: ShouldStop | None,
-    ) -> FloatArray:
-        new = prompt.tokens[reused:]
-        hidden = self._embedding.rows(new)
-        places = np.flatnonzero(np.asarray(new) == self._model.tokens.image)
-        hidden[places] = features.image
-        logits = self._decoder.forward(
-            DecoderInput(hidden, positions[:, reused:], places, features.deepstack), should_stop
-        )
-        if self.options.reuse_prefix:
-            self._prefixes.keep(prompt.tokens[: prompt.text_prefix])
-        return logits
-
-    def _advance(self, position: int) -> Callable[[list[int]], FloatArray]:
-        """A function that runs generated tokens, the first of them at `position`."""
-        nothing = self._features([])
-        next_position = position
+    def _advance(self, prefilled: Prefilled) -> Callable[[list[int]], FloatArray]:
+        """A function that runs the tokens of the answer."""
+        nothing = no_features(self._model.vision.deepstack_visual_indexes, self._model.text.hidden_size)
+        next_position = prefilled.next_position
 
         def advance(tokens: list[int]) -> FloatArray:
             nonlocal next_position
             positions = np.arange(next_position, next_position + len(tokens), dtype=np.int64)
             next_position += len(tokens)
-            return self._decoder.forward(
-                DecoderInput(
-                    self._embedding.rows(tokens),
-                    np.repeat(positions[None], 3, axis=0),
-                    np.zeros(0, np.int64),
-                    nothing.deepstack,
-                )
+            rows = self._prefiller.embedding.rows(tokens)
+            places = np.zeros(0, np.int64)
+            [logits] = self._decoder.forward(
+                [DecoderInput(prefilled.cache, rows, np.repeat(positions[None], 3, axis=0), places, nothing.deepstack)]
             )
+            return logits
 
         return advance
+
+
+class Asked:
+    """A question to an engine; its prompt may be in the KV cache already.
+
+    Attributes:
+        request: The question.
+        clock: Runs from here to the answer.
+        prefilled: The prompt, if it went through a pass with others.
+    """
+
+    def __init__(self, engine: Engine, request: AskRequest) -> None:
+        self._engine = engine
+        self.request = request
+        self.clock = Stopwatch()
+        self.prefilled: Prefilled | None = None
+
+    def answer(
+        self,
+        on_text: OnText | None = None,
+        should_stop: ShouldStop | None = None,
+        on_reasoning: OnText | None = None,
+    ) -> Answer:
+        """See `Engine.ask`; once."""
+        return self._engine.answer(self, on_text, should_stop, on_reasoning)

@@ -72,6 +72,20 @@ class ExpertStatistics:
             values[name] -= getattr(earlier, name)
         return ExpertStatistics(**values)
 
+    def __add__(self, later: ExpertStatistics) -> ExpertStatistics:
+        values = {field.name: getattr(later, field.name) for field in fields(self)}
+        for name in values.keys() - _STATE:
+            values[name] += getattr(self, name)
+        return ExpertStatistics(**values)
+
+    def part(self, index: int, parts: int) -> ExpertStatistics:
+        """One of `parts` nearly equal parts, which add up to the whole."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in values.keys() - _STATE:
+            value = values[name]
+            values[name] = value // parts + (index < value % parts) if isinstance(value, int) else value / parts
+        return ExpertStatistics(**values)
+
 
 _STATE = frozenset(
     ("budget_bytes", "used_bytes", "resident", "pinned", "slots", "ring_slots", "direct", "huge_pages"),
@@ -80,7 +94,11 @@ _STATE = frozenset(
 
 
 class ExpertBank(Protocol):
-    """Computes the experts of one layer. Where their weights are is its own affair and never changes the result."""
+    """Computes the experts of one layer. Where their weights are is its own affair and never changes the result.
+
+    Nor may the result for one token depend on the others of a call: these may belong to another question. (Of the numpy
+    reference it does, in the last bits, so that no question shares a pass with another one there.)
+    """
 
     def compute(
         self,

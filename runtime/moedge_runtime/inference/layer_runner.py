@@ -12,7 +12,7 @@ import onnxruntime as ort
 from moedge_runtime.bundle import TextInfo
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_call import LayerCall
+from moedge_runtime.inference.layer_call import LayerBuffers, LayerCall
 
 NEXT_ROUTER_LOGITS = "next_router_logits"
 
@@ -20,10 +20,9 @@ NEXT_ROUTER_LOGITS = "next_router_logits"
 class LayerRunner(LayerCall):
     """The graphs of layers. Binding anew takes as long as the rest of a call in Python, so that of S = 1 is kept."""
 
-    def __init__(self, sessions: Sequence[Any], text: TextInfo, cache: KvCache, tokens: int) -> None:
-        super().__init__(text, tokens, ahead=1)
+    def __init__(self, sessions: Sequence[Any], text: TextInfo, buffers: LayerBuffers, cache: KvCache) -> None:
+        super().__init__(text, buffers, cache, ahead=1)
         self._sessions = sessions
-        self._cache = cache
         self._pieces = [self._piece(begin, end) for begin, end in self._bounds]
         self._bindings: list[list[Any] | None] = [None] * len(sessions)
         self._outputs = [[output.name for output in session.get_outputs()] for session in sessions]
@@ -45,12 +44,13 @@ class LayerRunner(LayerCall):
 
     def _piece(self, begin: int, end: int) -> _Piece:
         whole, rows = np.s_[:, begin:end], np.s_[begin:end]
-        inputs = {"hidden": self.hidden[whole], "cos": self._cos[rows], "sin": self._sin[rows]}
+        buffers = self.buffers
+        inputs = {"hidden": buffers.hidden[whole], "cos": self._cos[rows], "sin": self._sin[rows]}
         outputs = {
-            "residual": self.residual[whole],
-            "hidden_out": self.residual[whole],
-            "moe_input": self.moe_input[rows],
-            "router_logits": self.router_logits[rows],
+            "residual": buffers.residual[whole],
+            "hidden_out": buffers.residual[whole],
+            "moe_input": buffers.moe_input[rows],
+            "router_logits": buffers.router_logits[rows],
             NEXT_ROUTER_LOGITS: self.next_router_logits,
         }
         return _Piece(end, inputs, outputs)
@@ -62,7 +62,7 @@ class LayerRunner(LayerCall):
         for name in self._outputs[layer]:
             if name in piece.outputs:  # the KV cache binds its own
                 binding.bind_ortvalue_output(name, piece.outputs[name])
-        self._cache.bind(binding, layer)
+        self.cache.bind(binding, layer)
         return binding
 
 

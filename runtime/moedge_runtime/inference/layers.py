@@ -9,7 +9,7 @@ import numpy as np
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_call import LayerCall
+from moedge_runtime.inference.layer_call import LayerBuffers, LayerCall
 from moedge_runtime.inference.layer_runner import LayerRunner
 from moedge_runtime.inference.onnx_session import open_sessions
 
@@ -17,8 +17,13 @@ from moedge_runtime.inference.onnx_session import open_sessions
 class Layers(Protocol):
     """Everything of a decoder but its experts."""
 
-    def call(self, tokens: int) -> LayerCall:
-        """Buffers for calls of so many tokens."""
+    def call(self, buffers: LayerBuffers, cache: KvCache) -> LayerCall:
+        """Calls for the tokens of a sequence.
+
+        Args:
+            buffers: Of these tokens.
+            cache: Of the sequence.
+        """
         ...
 
     def logits(self, hidden: FloatArray) -> FloatArray:
@@ -37,18 +42,18 @@ class OnnxLayers:
         BundleError: A graph cannot be loaded.
     """
 
-    def __init__(self, bundle: Bundle, cache: KvCache, provider: str = "cpu", threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, provider: str = "cpu", threads: int | None = None) -> None:
         graphs = bundle.manifest.graphs
         assert graphs.head is not None, "an inline bundle has no layers apart"
-        self._text, self._cache = bundle.manifest.model.text, cache
+        self._text = bundle.manifest.model.text
         self._head: Any
         self._layers: list[Any]
         paths = [bundle.file(graph) for graph in (graphs.head, *graphs.layers)]
         self._head, *self._layers = open_sessions(paths, provider, threads)
 
-    def call(self, tokens: int) -> LayerRunner:
+    def call(self, buffers: LayerBuffers, cache: KvCache) -> LayerRunner:
         """See `Layers.call`."""
-        return LayerRunner(self._layers, self._text, self._cache, tokens)
+        return LayerRunner(self._layers, self._text, buffers, cache)
 
     def logits(self, hidden: FloatArray) -> FloatArray:
         """See `Layers.logits`."""

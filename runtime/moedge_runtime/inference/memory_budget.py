@@ -101,12 +101,19 @@ def native_layers(bundle: Bundle, options: EngineOptions) -> bool:
 
 @contextmanager
 def room_for_pictures(
-    plan: MemoryPlan | None, experts: ExpertBank | None, images: list[ProcessedImage]
+    plan: MemoryPlan | None, experts: ExpertBank | None, images: list[ProcessedImage], held_bytes: int = 0
 ) -> Iterator[None]:
     """While this lasts, the experts leave the memory that encoding `images` needs.
 
+    Args:
+        plan: None for an inline bundle.
+        experts: Likewise.
+        images: What is to be encoded.
+        held_bytes: What earlier pictures left in the memory of the buffers.
+
     Raises:
-        RequestError: They cannot leave so much.
+        RequestError: They cannot leave so much for the pictures.
+        ConfigError: They cannot leave it beside what is held.
     """
     if plan is None or experts is None:
         yield
@@ -118,7 +125,7 @@ def room_for_pictures(
             f"enough for {plan.most_patches * plan.patch_pixels:,}. Give fewer or smaller ones, or more memory.",
             key="request.pictures_too_large",
         )
-    beside = plan.experts_beside(patches)
+    beside = plan.experts_beside(patches, held_bytes)
     if beside >= plan.experts:
         yield
         return

@@ -94,9 +94,9 @@ class MemoryPlan:
         """Patches of pictures that can be encoded at once, with no more experts than must be."""
         return (self._beside_vision - min(self.least_experts, self.experts)) // self.patch_bytes
 
-    def experts_beside(self, patches: int) -> int:
-        """Bytes that the experts may have while `patches`, `most_patches` or fewer, are encoded."""
-        return min(self.experts, self._beside_vision - patches * self.patch_bytes)
+    def experts_beside(self, patches: int, held_bytes: int = 0) -> int:
+        """Bytes that the experts may have while `patches`, `most_patches` or fewer, are encoded beside what is held."""
+        return min(self.experts, self._beside_vision - patches * self.patch_bytes - held_bytes)
 
     @property
     def _beside_vision(self) -> int:

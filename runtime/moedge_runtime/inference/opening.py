@@ -76,11 +76,11 @@ def open_dense(
         else:
             text = bundle.manifest.model.text
             cache = KvCache(text, max_context, kv_device(options.provider))
-            decoder = PagedDecoder(text, experts, _open_layers(bundle, options, experts, cache), cache)
+            decoder = PagedDecoder(text, experts, _open_layers(bundle, options, experts, max_context), cache)
         return decoder, vision.result()
 
 
-def _open_layers(bundle: Bundle, options: EngineOptions, experts: ExpertBank, cache: KvCache) -> Layers:
+def _open_layers(bundle: Bundle, options: EngineOptions, experts: ExpertBank, slots: int) -> Layers:
     if not native_layers(bundle, options):
-        return OnnxLayers(bundle, cache, options.provider, options.threads)
-    return NativeLayers(bundle, cache, experts if isinstance(experts, NativeExperts) else None, threads=options.threads)
+        return OnnxLayers(bundle, options.provider, options.threads)
+    return NativeLayers(bundle, slots, experts if isinstance(experts, NativeExperts) else None, threads=options.threads)

@@ -14,44 +14,50 @@ from one that does not in the last bits, and options of memory are to change no 
 
 
 class PrefixStore:
-    """Copies of the beginning of a KV cache, by tokens; those not used for the longest time make room for new ones."""
+    """Copies of the beginning of KV caches, by tokens; those not used for the longest time make room for new ones.
+
+    Args:
+        cache: That of which the store knows what it begins with; another one is taken as empty.
+    """
 
     def __init__(self, cache: KvCache) -> None:
         self._cache = cache
         self._kept: OrderedDict[tuple[int, ...], list[FloatArray]] = OrderedDict()
-        self._present: tuple[int, ...] = ()  # what the KV cache begins with
+        self._present: tuple[int, ...] = ()  # what that cache begins with
 
-    def begin(self, tokens: Sequence[int]) -> int:
-        """Make the KV cache begin with as many of `tokens` as are known, and with nothing else.
+    def begin(self, cache: KvCache, tokens: Sequence[int]) -> int:
+        """Make `cache` begin with as many of `tokens` as are known, and with nothing else.
 
         Returns:
             How many these are.
         """
         wanted = tuple(tokens)
+        present = self._present if cache is self._cache else ()
         best = max(self._kept, key=lambda kept: _common(kept, wanted), default=())
         length = _common(best, wanted)
-        if length > _common(self._present, wanted):
-            self._cache.restore([array[:, :length] for array in self._kept[best]])
+        if length > _common(present, wanted):
+            cache.restore([array[:, :length] for array in self._kept[best]])
             self._kept.move_to_end(best)
         else:
-            length = _common(self._present, wanted)
-            self._cache.truncate(length)
-        self._present = wanted[:length]
+            length = _common(present, wanted)
+            cache.truncate(length)
+        if cache is self._cache:
+            self._present = wanted[:length]
         return length
 
-    def keep(self, tokens: Sequence[int]) -> None:
-        """The KV cache begins with `tokens` now: remember that."""
-        self._present = tuple(tokens)
-        if not 0 < len(tokens) <= PREFIX_TOKENS or any(
-            _common(kept, self._present) == len(tokens) for kept in self._kept
-        ):
+    def keep(self, cache: KvCache, tokens: Sequence[int]) -> None:
+        """`cache` begins with `tokens` now: remember that."""
+        wanted = tuple(tokens)
+        if cache is self._cache:
+            self._present = wanted
+        if not 0 < len(wanted) <= PREFIX_TOKENS or any(_common(kept, wanted) == len(wanted) for kept in self._kept):
             return
-        copied = self._cache.copy(len(tokens))
+        copied = cache.copy(len(wanted))
         if not copied:
             return
-        while sum(map(len, self._kept)) + len(tokens) > PREFIX_TOKENS:
+        while sum(map(len, self._kept)) + len(wanted) > PREFIX_TOKENS:
             self._kept.popitem(last=False)
-        self._kept[self._present] = copied
+        self._kept[wanted] = copied
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -121,11 +121,16 @@ class AskRequest:
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time of an answer went, in milliseconds of wall clock."""
+    """Where the time of an answer went, in milliseconds of wall clock.
+
+    Of questions that share a pass, each has the whole of the pass as its prefill.
+    """
 
     preprocess_ms: float
     vision_ms: float
     prefill_ms: float
+    waited_ms: float
+    """While the pictures of others that share the pass were encoded and questions before this one answered."""
     time_to_first_token_ms: float
     """From the call to the first token, whether reasoning or answer."""
     decode_ms: float
@@ -146,10 +151,11 @@ class Answer:
         prompt_tokens: Tokens of the prompt, image tokens included.
         image_tokens: Tokens of the images.
         cached_tokens: Tokens of the prompt that were taken from the previous question.
+        prefilled_together: Prompts that went through the prefill with this one, itself included.
         answer_tokens: Tokens generated outside the reasoning, the end token included.
         reasoning_tokens: Tokens generated as reasoning, its closing included.
         timing: Where the time went.
-        experts: What the expert bank did for this answer; None for an inline bundle.
+        experts: What the expert bank did for this answer, of a shared pass an equal part; None for an inline bundle.
     """
 
     text: str
@@ -159,6 +165,7 @@ class Answer:
     prompt_tokens: int
     image_tokens: int
     cached_tokens: int
+    prefilled_together: int
     answer_tokens: int
     reasoning_tokens: int
     timing: Timing

@@ -26,7 +26,6 @@ from moedge_runtime.bundle import Bundle, Precision
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference import Engine, EngineOptions
 from moedge_runtime.inference.expert_core.layers import NativeLayers
-from moedge_runtime.inference.kv_cache import KvCache
 from moedge_runtime.inference.memory_plan import plan_memory
 from transformers import Qwen3VLMoeConfig
 
@@ -102,7 +101,7 @@ def test_a_plan_has_the_bytes_of_layers_that_the_engine_takes(name: str, precisi
         for part in ("layers", "head", "buffers", "kv_cache"):
             assert getattr(planned, part) == getattr(taken, part), part
     bundle = Bundle.open(tmp_path / "bundle")
-    layers = NativeLayers(bundle, KvCache(architecture.text, 300), threads=1)
+    layers = NativeLayers(bundle, 300, threads=1)
     assert layers.bytes()[0] == planned.layers + planned.head
     layers.close()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import yaml
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import Config, ModelConfig, load_config
-from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply
+from moedge_runtime.daemon.answerer import Question, QuestionProblem, Reply, ShouldStop
 from moedge_runtime.errors import RequestError
 from runtime.camera.videos import number_of
 
@@ -30,7 +31,11 @@ class FakeAnswerer:
     cancelled, GATE waits until `gate` is set, DEAF never returns.
     """
 
+    together = 1
+
     def __init__(self) -> None:
+        self.begun: list[list[str]] = []
+        """Questions that were begun together."""
         self.asked: list[tuple[str, int]] = []
         self.closed = False
         self.gate = threading.Event()
@@ -73,6 +78,12 @@ class FakeAnswerer:
                 tick.wait(0.01)
             return reply("half an ans", "cancelled")
         return reply(f"fake answer: frame {number}", "stop", {"frame": number} if question.json_schema else None)
+
+    def begin(
+        self, questions: Sequence[tuple[Question, np.ndarray]], should_stop: ShouldStop, enough: Callable[[], bool]
+    ) -> list[Callable[[ShouldStop], Reply]]:
+        self.begun.append([question.text for question, _ in questions])
+        return [partial(self.ask, question, image) for question, image in questions]
 
 
 def reply(text: str, finish_reason: Any, data: Any = None) -> Reply:

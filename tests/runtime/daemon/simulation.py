@@ -65,10 +65,14 @@ class Events:
 
 
 class Simulation:
-    """Runs `plans` with one model. `now` is the simulated time; `time.monotonic` is made to return it."""
+    """Runs `plans` with one model, which begins up to `together` questions at once and answers one after the other.
 
-    def __init__(self, plans: Sequence[Plan], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
+    `now` is the simulated time; `time.monotonic` is made to return it.
+    """
+
+    def __init__(self, plans: Sequence[Plan], monkeypatch: pytest.MonkeyPatch, together: int = 1) -> None:
+        self.now, self.together = 0.0, together
+        self.begun: Counter[int] = Counter()
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         numbers = itertools.count()
         self.jobs, self.events, self.plans = JobQueue(), Events(), plans
@@ -91,7 +95,8 @@ class Simulation:
             for index, plan in enumerate(plans)
         ]
         self._frames = [0] * len(plans)
-        self._running: Job | None = None
+        self._running: list[Job] = []
+        self._answering = False
 
     def run(self, until_s: float, after_each_step: Callable[[], None] = lambda: None) -> None:
         """Let frames come and answers be made until `until_s`."""
@@ -104,9 +109,14 @@ class Simulation:
             else:
                 self._frame(camera)
                 heapq.heappush(agenda, (self.now + self.plans[camera].period_s, 1, camera))
-            if self._running is None and (job := self._take()) is not None:
-                self._running = job
-                camera = int(job.camera)
+            if not self._running:
+                self._running = self._take()
+                self._answering = False
+            elif not self._answering and (urgent := self.jobs.urgent()) is not None:
+                self._running.insert(0, urgent)
+            if self._running and not self._answering:
+                self._answering = True
+                camera = int(self._running[0].camera)
                 heapq.heappush(agenda, (self.now + self.plans[camera].answer_s, 0, camera))
             after_each_step()
 
@@ -119,11 +129,17 @@ class Simulation:
             assert counts.seen == self._frames[index]
             assert counts.seen == counts.skipped + counts.answered + counts.dropped + counts.waiting
             assert sum(counts.reasons.values()) == counts.skipped + counts.dropped
-            assert counts.waiting <= len(self.plans[index].rules) + 1, "one frame a watch, and one with the model"
+            most = len(self.plans[index].rules) + self.together
+            assert counts.waiting <= most, "one frame a watch, and those with the model"
 
-    def _take(self) -> Job | None:
+    def _take(self) -> list[Job]:
         self.jobs.drop_stale()
-        return None if self.jobs.idle else self.jobs.take()
+        job = None if self.jobs.idle else self.jobs.take()
+        if job is None:
+            return []
+        jobs = [job, *self.jobs.company(self.together - 1)]
+        self.begun[len(jobs)] += 1
+        return jobs
 
     def _frame(self, camera: int) -> None:
         index = self._frames[camera]
@@ -133,12 +149,11 @@ class Simulation:
         assert self.watchers[camera].take(frame, None)
 
     def _finish(self, camera: int) -> None:
-        job, plan = self._running, self.plans[camera]
-        assert job is not None
-        self._running = None
+        job, plan = self._running.pop(0), self.plans[camera]
+        self._answering = False
         self.served_s[camera] += plan.answer_s
         self.answers.append((self.now, job.camera))
         fails = plan.fails and len(self.answers) % plan.fails == 0
         outcome: Reply | MoedgeError = RequestError("No.", key="request.fake") if fails else reply("yes", "stop")
         job.deliver(job, Result(outcome, self.now - plan.answer_s, self.now))
-        self.jobs.done()
+        self.jobs.done(job, plan.answer_s)

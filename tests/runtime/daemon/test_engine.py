@@ -7,7 +7,8 @@ from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import ModelConfig
 from moedge_runtime.daemon.answerer import Question
 from moedge_runtime.daemon.engine import EngineAnswerer, question_checker
-from moedge_runtime.errors import ConfigError
+from moedge_runtime.daemon.supervision import Progress, WatchedAnswerer
+from moedge_runtime.errors import ConfigError, RequestError
 
 
 def test_the_memory_for_experts_reaches_the_core(tiny: Path) -> None:
@@ -53,3 +54,37 @@ def test_a_memory_that_is_too_small_is_refused_before_the_weights_are_loaded(tin
     with pytest.raises(ConfigError, match="memory=1 MiB is too small"):
         question_checker(Bundle.open(tiny), ModelConfig(bundle=tiny, memory=1 << 20))
     assert question_checker(Bundle.open(tiny), ModelConfig(bundle=tiny, memory=1 << 40))(Question("?")) == []
+
+
+def test_frames_that_wait_are_answered_together_as_each_alone(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    questions = [
+        (question, random.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+        for question in (
+            Question("What is the reading?", max_tokens=8),
+            Question("Which lamps are lit?", max_tokens=500_000),
+            Question("How many?", json_schema=schema, max_tokens=20),
+            Question("What is the reading?", max_tokens=5),
+        )
+    ]
+    answerer = EngineAnswerer.open(Bundle.open(tiny), ModelConfig(bundle=tiny, prefill_together=3))
+    watched = WatchedAnswerer(answerer, Progress("The model"))
+    try:
+        assert watched.together == 1, "what sharing gains is not known yet"
+        monkeypatch.setattr(answerer._engine._prefiller.gain, "prompts", lambda: 9)
+        assert watched.together == 3
+        wanted = [answerer.ask(*questions[index], lambda: False) for index in (0, 2, 3)]
+        signs: list[None] = []
+        first, wrong, second, third = watched.begin(questions, lambda: signs.append(None) is not None, lambda: False)
+        assert len(signs) > 4, "each layer is a sign of life"
+        with pytest.raises(RequestError, match="max_context"):
+            wrong(lambda: False)
+        replies = [answer(lambda: False) for answer in (first, second, third)]
+        assert [(reply.text, reply.data) for reply in replies] == [(reply.text, reply.data) for reply in wanted]
+        assert [reply.prefilled_together for reply in replies] == [3, 3, 3]
+        first_token_s = [reply.waited_s + reply.vision_s + reply.prefill_s for reply in replies]
+        assert first_token_s == sorted(first_token_s), "each waits for the answers before it"
+        assert {reply.prefilled_together for reply in wanted} == {1}
+    finally:
+        watched.close()

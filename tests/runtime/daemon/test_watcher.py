@@ -23,17 +23,17 @@ plans = st.builds(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(plans, min_size=1, max_size=5), st.floats(5.0, 90.0))
+@given(st.lists(plans, min_size=1, max_size=5), st.floats(5.0, 90.0), st.integers(1, 4))
 def test_frames_seen_are_skipped_answered_dropped_or_waiting_at_any_moment(
-    monkeypatch: pytest.MonkeyPatch, cameras: list[Plan], until_s: float
+    monkeypatch: pytest.MonkeyPatch, cameras: list[Plan], until_s: float, together: int
 ) -> None:
     with monkeypatch.context() as patch:
-        simulation = Simulation(cameras, patch)
+        simulation = Simulation(cameras, patch, together)
         simulation.run(until_s, simulation.check)
         running = simulation._running
         assert simulation.jobs.close() == []
-        if running is not None:
-            running.drop(running, "stopping")
+        for job in running:
+            job.drop(job, "stopping")
         simulation.check()
         assert all(counts.waiting == 0 for counts in simulation.counts())
         for statuses in simulation.events.told.values():
@@ -72,11 +72,39 @@ def test_served_times_stay_within_two_answers_of_each_other(
         simulation.run(150.0, check)
 
 
-def test_a_camera_with_three_watches_gets_no_more_than_one_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_a_camera_with_three_watches_gets_no_more_than_one_with_one(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
     cameras = [Plan(0.5, 2.0, rules=(WatchRule(0.0),) * 3), Plan(0.5, 2.0)]
-    simulation = Simulation(cameras, monkeypatch)
+    simulation = Simulation(cameras, monkeypatch, together)
     simulation.run(500.0)
-    assert abs(simulation.served_s[0] - simulation.served_s[1]) <= 2.0
+    assert abs(simulation.served_s[0] - simulation.served_s[1]) <= 4.0
+    assert (sum(simulation.begun.values()) - simulation.begun[1] > 50) == (together > 1)
+
+
+@pytest.mark.parametrize("answers_s", [(1.0, 3.0, 10.0, 2.0), (2.0, 2.0, 2.0, 2.0)])
+def test_sharing_a_prefill_changes_nothing_of_who_gets_how_much(
+    monkeypatch: pytest.MonkeyPatch, answers_s: tuple[float, ...]
+) -> None:
+    simulation = Simulation(saturated(*answers_s), monkeypatch, together=3)
+
+    def check() -> None:
+        assert max(simulation.served_s) - min(simulation.served_s) <= 2 * max(answers_s) + 3.0
+
+    simulation.run(3000.0, check)
+    assert min(simulation.served_s) > 700
+    assert simulation.begun[3] > (400 if len(set(answers_s)) == 1 else 50)
+
+
+def test_alerts_share_with_nobody_and_go_before_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    alerts = Plan(1.0, 0.5, rules=(WatchRule(20.0),), priority=Priority.HIGH)
+    simulation = Simulation([alerts, *saturated(3.0, 3.0, 3.0)], monkeypatch, together=3)
+    simulation.run(600.0)
+    delays_s = [at_s % 20.0 for at_s, camera in simulation.answers if camera == "0"]
+    assert len(delays_s) >= 29
+    assert max(delays_s) <= 1.0 + 3.0 + 0.5, "it waits for the answer under way, not for its company"
+    assert simulation.begun[3] > 20
 
 
 def test_a_camera_that_was_quiet_gets_no_credit_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +152,7 @@ def test_a_request_goes_first_drops_nothing_and_does_not_starve_alerts(monkeypat
     order: list[str] = []
     frame = Frame(np.zeros((1, 1, 3), np.uint8), START, 0.0, 0, 0.0)
     simulation.run(1.0)  # the high watch runs, the normal one waits
-    simulation.jobs.done()
+    simulation.jobs.done(simulation._running[0], 1.0)
     simulation._frame(0)
     waiting = simulation.counts()
     for number in range(4):
@@ -134,5 +162,5 @@ def test_a_request_goes_first_drops_nothing_and_does_not_starve_alerts(monkeypat
         job = simulation.jobs.take()
         assert job is not None
         order.append(job.question.text if job.watch is None else job.watch)
-        simulation.jobs.done()
+        simulation.jobs.done(job, 0.0)
     assert order == ["request 0", "0.0", "request 1", "request 2", "request 3", "1.0"]

@@ -43,22 +43,27 @@ def inline_engine(inline):
 
 
 class Recorded:
-    """An engine's decoder that remembers the logits of every step."""
+    """An engine's decoder that remembers the logits of every step, and of every sequence in it."""
 
     def __init__(self, engine):
-        self.engine, self.decoder, self.logits = engine, engine._decoder, []
+        self.engine, self.decoder, self.passes = engine, engine._decoder, []
         self.cache = self.decoder.cache
 
     def __enter__(self):
-        self.engine._decoder = self
+        self.engine._decoder = self.engine._prefiller._decoder = self
         return self
 
     def __exit__(self, *_):
-        self.engine._decoder = self.decoder
+        self.engine._decoder = self.engine._prefiller._decoder = self.decoder
 
-    def forward(self, tokens, should_stop=None):
-        self.logits.append(self.decoder.forward(tokens, should_stop))
-        return self.logits[-1]
+    def forward(self, sequences, should_stop=None):
+        self.passes.append(self.decoder.forward(sequences, should_stop))
+        return self.passes[-1]
+
+    @property
+    def logits(self):
+        """Of the first sequence of each step."""
+        return [logits[0] for logits in self.passes]
 
 
 @pytest.mark.parametrize("form", ["paged", "inline"])
@@ -315,7 +320,7 @@ class Budgets(NumpyExperts):
 def with_plan(paged, **changes):
     """An engine whose plan differs in `changes` from the one that it was opened with."""
     opened = Engine.open(paged, EngineOptions(experts=Budgets, memory_bytes=1 << 30))
-    opened.plan = dataclasses.replace(opened.plan, **changes)
+    opened.plan = opened._prefiller._plan = dataclasses.replace(opened.plan, **changes)
     return opened
 
 
@@ -325,7 +330,7 @@ def test_experts_make_room_for_a_large_picture_and_come_back(paged, engine):
         small, large = (dataclasses.replace(REQUESTS["one image"], images=PICTURES[i : i + 1]) for i in (0, 1))
         plan = dataclasses.replace(plan, total=sum(plan.parts().values()))
         buffers = plan.buffers  # 48 patches of the small picture fit in them, 140 of the large one do not
-        plan = tight.plan = dataclasses.replace(plan, patch_bytes=buffers // 100)
+        plan = tight.plan = tight._prefiller._plan = dataclasses.replace(plan, patch_bytes=buffers // 100)
         tight.ask(small)
         assert tight.experts.set == []
         answer = tight.ask(large)
@@ -347,8 +352,8 @@ def test_the_flash_is_used_when_nothing_is_computed(paged, monkeypatch):
 
     with Engine.open(paged, EngineOptions(experts=Idle)) as idle:
         assert events == ["preload"]
-        encode = idle._vision.encode
-        monkeypatch.setattr(idle._vision, "encode", lambda images: events.append("vision") or encode(images))
+        encode = idle._prefiller._vision.encode
+        monkeypatch.setattr(idle._prefiller._vision, "encode", lambda images: events.append("vision") or encode(images))
         idle.ask(REQUESTS["one image"])
     assert events[:3] == ["preload", "preload", "vision"] and events[-1] == "preload"
     assert set(events[3:-1]) == {"compute"}

@@ -22,7 +22,7 @@ def compute(cache, store, tokens, answer=3):
     Returns:
         How many tokens were not computed.
     """
-    reused = store.begin(tokens)
+    reused = store.begin(cache, tokens)
     assert cache.length == reused
     for buffer in (*cache.keys, *cache.values):
         values = buffer.numpy()
@@ -31,7 +31,7 @@ def compute(cache, store, tokens, answer=3):
         values[:, :, len(tokens) : len(tokens) + answer] = -1
         buffer.update_inplace(values)
     cache.length = len(tokens) + answer
-    store.keep(tokens)
+    store.keep(cache, tokens)
     return reused
 
 
@@ -49,11 +49,11 @@ def test_questions_in_turn_are_each_computed_once(cache):
 def test_the_longest_beginning_is_used_whether_kept_or_present(cache):
     store = PrefixStore(cache)
     compute(cache, store, [1, 2, 3, 4])
-    assert store.begin([1, 2, 3, 9]) == 3
+    assert store.begin(cache, [1, 2, 3, 9]) == 3
     compute(cache, store, [5, 6])
-    assert store.begin([1, 2, 9]) == 2
+    assert store.begin(cache, [1, 2, 9]) == 2
     assert held(cache, 2)[0] == [1.0, 2.0]
-    assert store.begin([8]) == cache.length == 0
+    assert store.begin(cache, [8]) == cache.length == 0
 
 
 def test_prefixes_not_used_for_the_longest_time_make_room(cache):
@@ -71,7 +71,7 @@ def test_a_text_that_is_longer_than_the_room_is_not_kept(cache):
     store = PrefixStore(cache)
     long = list(range(ROOM + 1))
     compute(cache, store, long)
-    assert store.begin(long) == len(long)  # it is present
+    assert store.begin(cache, long) == len(long)  # it is present
     compute(cache, store, [900])
     assert compute(cache, store, long) == 0
 
@@ -80,6 +80,6 @@ def test_nothing_is_kept_of_buffers_elsewhere(cache):
     cache._arrays = None  # as on a GPU
     store = PrefixStore(cache)
     compute(cache, store, [1, 2, 3])
-    assert store.begin([1, 2, 3, 4]) == 3
+    assert store.begin(cache, [1, 2, 3, 4]) == 3
     compute(cache, store, [7])
     assert compute(cache, store, [1, 2, 3]) == 0

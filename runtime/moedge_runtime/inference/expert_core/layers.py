@@ -28,7 +28,7 @@ from moedge_runtime.inference.expert_core.library import (
     load_library,
 )
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_call import PIECE_TOKENS, LayerCall
+from moedge_runtime.inference.layer_call import PIECE_TOKENS, LayerBuffers, LayerCall
 from moedge_runtime.inference.onnx_session import thread_count
 
 _INPUT_NORM, _POST_NORM = "input_layernorm.weight", "post_attention_layernorm.weight"
@@ -47,7 +47,7 @@ class NativeLayers:
 
     Args:
         bundle: A paged one whose manifest has a table of weights.
-        cache: Keys and values, in the processor's memory.
+        slots: Places of the KV caches that calls come with, in the processor's memory.
         experts: Whose threads are used, if they are native ones; close the layers first.
         threads: Threads that compute, if they are not those of `experts`; None for one a core.
         isa: Likewise the instruction set, one of `library.INSTRUCTION_SETS`; None for the processor's best.
@@ -60,7 +60,7 @@ class NativeLayers:
     def __init__(
         self,
         bundle: Bundle,
-        cache: KvCache,
+        slots: int,
         experts: NativeExperts | None = None,
         *,
         threads: int | None = None,
@@ -69,7 +69,7 @@ class NativeLayers:
         manifest = bundle.manifest
         text, precision, head = manifest.model.text, manifest.quantization.attention, manifest.quantization.head
         assert manifest.weights, "the bundle has no table of weights"
-        self.text, self.cache = text, cache
+        self.text, self.slots = text, slots
         self.bundle_path = bundle.path
         self._library = load_library()
         shape = DenseShape.of(manifest)
@@ -92,8 +92,8 @@ class NativeLayers:
             head_block_size=head.block_size,
             head_symmetric=head.symmetric,
             biased=shape.biased,
-            max_tokens=min(PIECE_TOKENS, cache.capacity),
-            slots=cache.capacity,
+            max_tokens=min(PIECE_TOKENS, slots),
+            slots=slots,
             threads=threads,
             epsilon=text.rms_norm_eps,
             has_experts=self._has_experts.ctypes.data,
@@ -128,9 +128,9 @@ class NativeLayers:
             self._library.moedge_dense_bytes(self._opened(), ctypes.byref(weights), ctypes.byref(buffers))
         return weights.value, buffers.value
 
-    def call(self, tokens: int) -> NativeCall:
+    def call(self, buffers: LayerBuffers, cache: KvCache) -> NativeCall:
         """See `Layers.call`."""
-        return NativeCall(self, tokens)
+        return NativeCall(self, buffers, cache)
 
     def logits(self, hidden: FloatArray) -> FloatArray:
         """See `Layers.logits`."""
@@ -220,12 +220,12 @@ class NativeLayers:
 class NativeCall(LayerCall):
     """Layers in the native core."""
 
-    def __init__(self, layers: NativeLayers, tokens: int) -> None:
-        super().__init__(layers.text, tokens, ahead=LAYERS_AHEAD)
+    def __init__(self, layers: NativeLayers, buffers: LayerBuffers, cache: KvCache) -> None:
+        super().__init__(layers.text, buffers, cache, ahead=LAYERS_AHEAD)
+        assert cache.offset + cache.capacity == layers.slots
         self._layers = layers
         self._memory = [
-            tuple(array.ctypes.data for array in layers.cache.memory(layer))
-            for layer in range(layers.text.num_hidden_layers)
+            tuple(array.ctypes.data for array in cache.memory(layer)) for layer in range(layers.text.num_hidden_layers)
         ]
         self._pieces = [(begin, self._piece(begin, end)) for begin, end in self._bounds]
 
@@ -247,15 +247,16 @@ class NativeCall(LayerCall):
             self._layers.run(piece)
 
     def _piece(self, begin: int, end: int) -> DenseCall:
-        last = end == self.hidden.shape[1]
+        buffers = self.buffers
+        last = end == buffers.moe_input.shape[0]
         return DenseCall(
             tokens=end - begin,
-            hidden=self.hidden[0, begin:].ctypes.data,
+            hidden=buffers.hidden[0, begin:].ctypes.data,
             cos=self._cos[begin:].ctypes.data,
             sin=self._sin[begin:].ctypes.data,
-            residual=self.residual[0, begin:].ctypes.data,
-            moe_input=self.moe_input[begin:].ctypes.data,
-            router_logits=self.router_logits[begin:].ctypes.data,
+            residual=buffers.residual[0, begin:].ctypes.data,
+            moe_input=buffers.moe_input[begin:].ctypes.data,
+            router_logits=buffers.router_logits[begin:].ctypes.data,
             next_router_logits=self.next_router_logits.ctypes.data if last else None,
         )
 

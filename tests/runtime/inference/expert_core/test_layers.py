@@ -15,7 +15,7 @@ from moedge_runtime.inference.expert_core.bank import NativeExperts
 from moedge_runtime.inference.expert_core.layers import NativeLayers
 from moedge_runtime.inference.expert_core.library import usable_instruction_sets
 from moedge_runtime.inference.kv_cache import KvCache
-from moedge_runtime.inference.layer_call import PIECE_TOKENS
+from moedge_runtime.inference.layer_call import PIECE_TOKENS, LayerBuffers
 from moedge_runtime.inference.layers import OnnxLayers
 from moedge_runtime.inference.memory_budget import plan_of
 
@@ -54,26 +54,26 @@ def outputs(layers, bundle: Bundle, tokens: int = TOKENS) -> list[np.ndarray]:
     text = bundle.manifest.model.text
     random = np.random.default_rng(1)
     angles = random.uniform(-3, 3, (tokens, text.head_dim // 2)).astype(np.float32)
-    call = layers.call(tokens)
-    call.begin(np.cos(angles), np.sin(angles), 0)
+    buffers = LayerBuffers.of(text, tokens)
+    call = layers.call(buffers, KvCache(text, tokens))
+    call.begin(np.cos(angles), np.sin(angles))
     results = []
     for layer in range(text.num_hidden_layers):
-        call.hidden[...] = random.standard_normal(call.hidden.shape, np.float32)
+        buffers.hidden[...] = random.standard_normal(buffers.hidden.shape, np.float32)
         if call.run(layer):
-            results += [call.router_logits.copy(), call.moe_input.copy()]
+            results += [buffers.router_logits.copy(), buffers.moe_input.copy()]
             if call.foresees(layer):
                 results.append(call.next_router_logits[:1].copy())  # the graphs make one guess
-        results.append(call.residual.copy())
+        results.append(buffers.residual.copy())
     results.append(layers.logits(random.standard_normal(text.hidden_size, np.float32)))
     return results
 
 
 def test_errors_are_no_larger_than_onnxruntimes(bundle, checkpoint):
-    text = bundle.manifest.model.text
     reference = exact(bundle, checkpoint)
-    wanted = outputs(OnnxLayers(reference, KvCache(text, 240)), bundle, 240)
-    theirs = outputs(OnnxLayers(bundle, KvCache(text, 240)), bundle, 240)
-    ours = outputs(NativeLayers(bundle, KvCache(text, 240)), bundle, 240)
+    wanted = outputs(OnnxLayers(reference), bundle, 240)
+    theirs = outputs(OnnxLayers(bundle), bundle, 240)
+    ours = outputs(NativeLayers(bundle, 240), bundle, 240)
 
     def error(got: list[np.ndarray]) -> float:
         """Root mean square of the relative errors of what has enough values to tell."""
@@ -86,10 +86,9 @@ def test_errors_are_no_larger_than_onnxruntimes(bundle, checkpoint):
 
 @pytest.mark.parametrize("isa", usable_instruction_sets())
 def test_threads_and_instruction_sets_change_no_bit(bundle, isa):
-    text = bundle.manifest.model.text
-    one = outputs(NativeLayers(bundle, KvCache(text, TOKENS), threads=1, isa="scalar"), bundle)
+    one = outputs(NativeLayers(bundle, TOKENS, threads=1, isa="scalar"), bundle)
     for threads in (1, 3):
-        got = outputs(NativeLayers(bundle, KvCache(text, TOKENS), threads=threads, isa=isa), bundle)
+        got = outputs(NativeLayers(bundle, TOKENS, threads=threads, isa=isa), bundle)
         assert all(np.array_equal(a, b) for a, b in zip(got, one, strict=True))
 
 
@@ -98,14 +97,15 @@ def decoded(bundle: Bundle, pieces: list[int]) -> tuple[np.ndarray, list[np.ndar
     text, total = bundle.manifest.model.text, sum(pieces)
     experts = NativeExperts(bundle)
     cache = KvCache(text, total + 5)
-    decoder = PagedDecoder(text, experts, NativeLayers(bundle, cache, experts), cache)
+    decoder = PagedDecoder(text, experts, NativeLayers(bundle, cache.capacity, experts), cache)
     hidden = np.random.default_rng(2).standard_normal((total, text.hidden_size), np.float32)
     positions = np.repeat(np.arange(total)[None], 3, axis=0)
     begin = 0
     for count in pieces:
         part = slice(begin, begin + count)
         nothing = np.zeros((0, 0, text.hidden_size), np.float32)
-        logits = decoder.forward(DecoderInput(hidden[part], positions[:, part], np.zeros(0, np.int64), nothing))
+        tokens = DecoderInput(cache, hidden[part], positions[:, part], np.zeros(0, np.int64), nothing)
+        [logits] = decoder.forward([tokens])
         begin += count
     kept = cache.copy(total)
     decoder.close()
@@ -123,8 +123,7 @@ def test_a_prompt_in_pieces_has_the_bits_of_one(bundle):
 
 @pytest.mark.parametrize("context", [7, 1000])
 def test_they_take_the_bytes_that_the_plan_says(bundle, context):
-    text = bundle.manifest.model.text
-    layers = NativeLayers(bundle, KvCache(text, context), threads=3)
+    layers = NativeLayers(bundle, context, threads=3)
     manifest, shape = bundle.manifest, DenseShape.of(bundle.manifest)
     assert layers.bytes() == (
         sum(dense_weight_bytes(manifest, shape)), dense_buffer_bytes(manifest, shape, context, 3),
@@ -166,27 +165,28 @@ def copied(bundle: Bundle, tmp_path: Path, **weight: object) -> Bundle:
 def test_weights_that_are_not_there_are_told(bundle, tmp_path, weight, problem):
     damaged = copied(bundle, tmp_path, **weight)
     with pytest.raises(BundleError, match=problem):
-        NativeLayers(damaged, KvCache(bundle.manifest.model.text, 4))
+        NativeLayers(damaged, 4)
 
 
 def test_a_hidden_state_that_is_not_finite_is_an_error_and_the_next_call_works(bundle):
     text = bundle.manifest.model.text
-    layers = NativeLayers(bundle, KvCache(text, TOKENS))
-    call = layers.call(2)
-    call.hidden[...] = 1
-    call.begin(np.ones((2, text.head_dim // 2), np.float32), np.zeros((2, text.head_dim // 2), np.float32), 0)
-    call.hidden[0, 1, 3] = np.nan
+    layers = NativeLayers(bundle, TOKENS)
+    buffers = LayerBuffers.of(text, 2)
+    call = layers.call(buffers, KvCache(text, TOKENS))
+    buffers.hidden[...] = 1
+    call.begin(np.ones((2, text.head_dim // 2), np.float32), np.zeros((2, text.head_dim // 2), np.float32))
+    buffers.hidden[0, 1, 3] = np.nan
     with pytest.raises(BundleError, match="fails in layer 0: an activation of the attention is not finite") as caught:
         call.run(0)
     assert caught.value.key == "bundle.not_finite"
-    call.hidden[...] = 1
+    buffers.hidden[...] = 1
     call.run(0)
     with pytest.raises(BundleError, match="an activation of the head is not finite"):
         layers.logits(np.full(text.hidden_size, np.inf, np.float32))
 
 
 def test_closed_layers_refuse_and_close_again(bundle):
-    layers = NativeLayers(bundle, KvCache(bundle.manifest.model.text, 4))
+    layers = NativeLayers(bundle, 4)
     layers.close()
     layers.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -194,9 +194,8 @@ def test_closed_layers_refuse_and_close_again(bundle):
 
 
 def test_layers_outlive_the_experts_whose_threads_they_use(bundle):
-    text = bundle.manifest.model.text
     experts = NativeExperts(bundle, threads=3)
-    layers = NativeLayers(bundle, KvCache(text, TOKENS), experts)
+    layers = NativeLayers(bundle, TOKENS, experts)
     wanted = outputs(layers, bundle)
     experts.close()
     assert all(np.array_equal(a, b) for a, b in zip(outputs(layers, bundle), wanted, strict=True))
