@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CORE_BUILD := hatch_build.py $(wildcard $(foreach core,runtime/core export/core,$(addprefix $(core)/,CMakeLists.txt cmake/* include/* src/*)))
 # What a wheel holds or is made with.
 WHEEL_FILES := hatch_build.py pyproject.toml README.md LICENSE $(shell find export/moedge_export export/optimum export/core \
-  runtime/moedge_runtime runtime/core devices/moedge_devices devices/calibration.yaml devices/models devices/profiles \
+  runtime/moedge_runtime runtime/core devices/moedge_devices devices/calibration.yaml devices/image devices/models devices/profiles \
   -type f -not -name '*.so' -not -path '*/__pycache__/*' -not -path '*/core/tests/*' | sort)
 CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp' -o -name '*.h')
 

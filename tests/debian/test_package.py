@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import moedge_runtime
@@ -32,6 +33,7 @@ BUNDLE = "/var/lib/moedge/bundles/panel-int4"
 CONFIG = "/etc/moedge/moedge.yaml"
 CAMERA = "exec:sh -c 'while cat /var/lib/moedge/panel.jpg; do sleep 0.5; done'"
 MOST_EXPOSURE = {"moedge.service": 2.5, "moedge-update.service": 2.5}
+PUSHED = "/var/lib/moedge/pushed"
 UPDATE_CONFIG = "/etc/moedge/update.yaml"
 STORE = "/var/lib/moedge/store"
 START_S = 120.0
@@ -156,30 +158,71 @@ def test_limits_for_systemd_are_printed(configured: Chroot) -> None:
     assert "\nMemoryMax=1536M\n" in configured.run("moedge", "service-limits", user=True)
 
 
-def test_the_daemon_answers_over_mqtt_and_reports_to_systemd(configured: Chroot, broker: BrokerAddress) -> None:
-    words = ("/usr/bin/moedge", "run", "--config", CONFIG)
-    with NotifySocket(configured.root / "run/n") as manager, Listener(broker, "moedge/#") as listener:
+@contextmanager
+def daemon(board: Chroot) -> Iterator[NotifySocket]:
+    """The daemon as the unit starts it, with a socket in the place of systemd's; it ends in order."""
+    environment = ("env", "-i", "PATH=/usr/bin", "NOTIFY_SOCKET=/run/n", "WATCHDOG_USEC=60000000")
+    words = ("sh", "-c", f"umask 027; exec /usr/bin/moedge run --config {CONFIG}")
+    with NotifySocket(board.root / "run/n") as manager:
         manager.path.chmod(0o777)
-        environment = ("env", "-i", "PATH=/usr/bin", "NOTIFY_SOCKET=/run/n", "WATCHDOG_USEC=60000000")
         with subprocess.Popen(
-            configured.command(*environment, *words, user=True),
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as daemon:
+            board.command(*environment, *words, user=True), stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
             try:
                 manager.wait_for("READY", "1", START_S)
-                answer = json.loads(listener.message("moedge/board/panel/answer").payload)
-                assert answer["text"] == str(STATE.reading)
-                manager.wait_for("WATCHDOG", "1", START_S)
-                inside = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text()
+                yield manager
+                inside = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
                 os.kill(int(inside), signal.SIGTERM)
                 manager.wait_for("STOPPING", "1")
-                listener.message("moedge/board/status", "stopped")
-                assert daemon.wait(START_S) == 0
+                assert process.wait(START_S) == 0
             finally:
-                daemon.kill()
-    (configured.root / "run/n").unlink()
+                process.kill()
+    (board.root / "run/n").unlink()
+
+
+def test_the_daemon_answers_over_mqtt_and_reports_to_systemd(configured: Chroot, broker: BrokerAddress) -> None:
+    with Listener(broker, "moedge/#") as listener:
+        with daemon(configured) as manager:
+            answer = json.loads(listener.message("moedge/board/panel/answer").payload)
+            assert answer["text"] == str(STATE.reading)
+            manager.wait_for("WATCHDOG", "1", START_S)
+        listener.message("moedge/board/status", "stopped")
+
+
+def test_a_configuration_that_is_pushed_counts_and_leaves_etc_to_root(
+    configured: Chroot, broker: BrokerAddress
+) -> None:
+    def in_etc() -> list[str]:
+        return configured.run("sh", "-c", "sha256sum /etc/moedge/*").splitlines()
+
+    before = in_etc()
+    config = yaml.safe_load((configured.root / CONFIG.lstrip("/")).read_text())
+    config["watches"][0]["interval"] = "3s"
+    device = json.dumps({"device": "board", "update": {"channel": "fleet"}})
+    request = {"transaction": "1", "config": yaml.safe_dump(config), "device_file": device}
+    with Listener(broker, "moedge/#") as listener, daemon(configured):
+        listener.message("moedge/board/status", "online")
+        listener.publish("moedge/board/request/config", json.dumps(request))
+        response = listener.json("moedge/board/response/config")
+        assert response["status"] == "ok" and response["data"]["changed"], response
+    assert in_etc() == before
+    paths = (PUSHED, f"{PUSHED}/moedge.yaml", f"{PUSHED}/device.json")
+    assert configured.run("stat", "--format=%U:%G %a", *paths).splitlines() == [
+        "moedge:moedge 750",
+        "moedge:moedge 640",
+        "moedge:moedge 640",
+    ]
+
+    with Listener(broker, "moedge/#") as listener, daemon(configured):
+        info = listener.json("moedge/board/info", '"interval":3.0')
+        assert info["config_file"] == f"{PUSHED}/moedge.yaml"
+    report = json.loads(configured.start("moedge", "doctor", "--no-measure", "--json", "--config", CONFIG).stdout)
+    findings = {finding["check"]: finding for finding in report["checks"]}
+    assert findings["config"]["value"] == f"{PUSHED}/moedge.yaml"
+    assert findings["camera.panel"]["status"] == "skipped", "root runs no command that the daemon may have written"
+
+    configured.run("rm", f"{PUSHED}/moedge.yaml")
+    assert configured.run("moedge", "run", "--check", "--config", CONFIG, user=True).startswith(f"{CONFIG} is valid")
 
 
 # As systemd starts both, in one namespace of processes: the daemon as its user, the updater as root with the group and
@@ -199,21 +242,24 @@ wait $!
 def test_the_updater_changes_the_model_with_the_rights_that_its_unit_gives_it(
     configured: Chroot, bundle: Path, tmp_path: Path
 ) -> None:
+    """It follows the channel of the device.json that was pushed."""
     unit = (configured.root / "lib/systemd/system/moedge-update.service").read_text()
     assert "\nUser=root\nGroup=moedge\n" in unit and "\nCapabilityBoundingSet=CAP_KILL\n" in unit
     publisher = Publisher(tmp_path)
-    stable = Terms(channels=["stable"])
+    terms = Terms(channels=["fleet"])
 
     def release(version: str) -> None:
         """Publish the demo model, where the chroot sees it."""
         publish(
-            publisher.directory, publisher.key, bundle=Bundle.open(bundle), name="panel", version=version, terms=stable
+            publisher.directory, publisher.key, bundle=Bundle.open(bundle), name="panel", version=version, terms=terms
         )
         shutil.copytree(publisher.directory, configured.root / "srv/moedge", dirs_exist_ok=True)
 
     release("1")
     shutil.copy(publisher.keys_file, configured.root / "etc/moedge/update-keys.json")
-    (configured.root / UPDATE_CONFIG.lstrip("/")).write_text("source: /srv/moedge\nbundle: panel\nwithin: 5m\n")
+    (configured.root / UPDATE_CONFIG.lstrip("/")).write_text(
+        "source: /srv/moedge\nbundle: panel\ndevice: /etc/moedge/device.json\nwithin: 5m\n"
+    )
     configured.run("moedge", "bundle", "install", "panel@1")
     configured.run("moedge", "bundle", "use", "panel@1")
     config = yaml.safe_load((configured.root / CONFIG.lstrip("/")).read_text())

@@ -67,7 +67,7 @@ def doctor(
     from moedge_devices.doctor.identity import recognise, storage_kind  # noqa: PLC0415
     from moedge_devices.doctor.machine import Machine  # noqa: PLC0415
     from moedge_devices.doctor.measured_profile import measured_profile  # noqa: PLC0415
-    from moedge_devices.doctor.service import check_broker, check_cameras  # noqa: PLC0415
+    from moedge_devices.doctor.service import check_broker, check_cameras, check_config_file  # noqa: PLC0415
     from moedge_devices.doctor.speed import check_speeds  # noqa: PLC0415
     from moedge_devices.plan.calibration import calibration  # noqa: PLC0415
     from moedge_devices.profile import find_profile, shipped_profiles  # noqa: PLC0415
@@ -77,7 +77,7 @@ def doctor(
         recognise(machine, platform.machine(), shipped_profiles().values()) if device is None else find_profile(device)
     )
     config = load_config(config_path) if config_path else None
-    findings: list[Finding] = []
+    findings: list[Finding] = [check_config_file(config)] if config else []
     opened = _open(bundle, config, findings)
     where = opened.path if opened else directory
     findings += _board(machine, profile, where, opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Protocol
 from moedge_runtime.camera import FrameSource, is_live
 from moedge_runtime.config import CameraConfig, Config
 from moedge_runtime.config.camera import without_credentials
+from moedge_runtime.config.pushed import is_pushed
 from moedge_runtime.daemon.bridge import connection_of
 from moedge_runtime.daemon.cameras import open_camera, preparation_of
 from moedge_runtime.errors import BrokerError, MoedgeError
@@ -41,16 +43,48 @@ class OpensCamera(Protocol):
         ...
 
 
+def check_config_file(config: Config) -> Finding:
+    """Which file counts, and whether the other one was changed later, to no effect."""
+    assert config.path and config.source, "the doctor reads a file"
+    path, source = config.path, config.source
+    value = str(source)
+    if not is_pushed(source):
+        return Finding("config", "ok", f"'{path}' counts", value=value)
+    text = f"'{source}' counts, which was pushed, and not '{path}'"
+    if path.stat().st_mtime <= source.stat().st_mtime:
+        return Finding("config", "ok", text, value=value)
+    return Finding(
+        "config",
+        "warning",
+        f"{text}, although that was changed later",
+        f"remove '{source}' to have '{path}' again, then reload; or change the one that counts",
+        value,
+    )
+
+
 def check_cameras(config: Config, opens: OpensCamera = open_camera) -> list[Finding]:
     """Every enabled camera: whether it gives a picture. One after the other, so that none is to blame for another."""
-    return [check_camera(name, camera, opens) for name, camera in config.cameras.items()]
+    return [
+        check_camera(name, camera, opens, runs_commands=not _is_of_another_user(config))
+        for name, camera in config.cameras.items()
+    ]
 
 
-def check_camera(name: str, camera: CameraConfig, opens: OpensCamera = open_camera) -> Finding:
+def _is_of_another_user(config: Config) -> bool:
+    """Whether the daemon wrote the configuration and somebody else reads it: root runs no commands of the daemon's."""
+    return config.source is not None and is_pushed(config.source) and config.source.stat().st_uid != os.geteuid()
+
+
+def check_camera(
+    name: str, camera: CameraConfig, opens: OpensCamera = open_camera, *, runs_commands: bool = True
+) -> Finding:
     """Whether a camera gives a picture within its own timeout."""
     check, shown = f"camera.{name}", without_credentials(camera.source)
     if not camera.enabled:
         return Finding(check, "skipped", f"{shown} is disabled")
+    if camera.source.startswith("exec:") and not runs_commands:
+        text = f"{shown} is a command of a pushed configuration, which only its owner runs"
+        return Finding(check, "skipped", text, "run the doctor as the daemon's user: sudo -u moedge moedge doctor …")
     try:
         source = opens(camera, [], preparation_of(camera))
         timeout_s = camera.first_frame_timeout + GRACE_S if is_live(camera.source) else RECORDING_TIMEOUT_S

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from moedge_runtime.errors import ConfigError
 
+from moedge_devices.flash.boot import BOOT_TOOLS, write_boot_files
 from moedge_devices.flash.confirm import confirmed_text
-from moedge_devices.flash.layout import MIB, ROOT_PARTITIONS, fixed_uuid, genimage_config
-from moedge_devices.flash.recipe import Recipe, recipe_directory
+from moedge_devices.flash.layout import MIB, fat_config, fixed_uuid, genimage_config, partitions
+from moedge_devices.flash.recipe import Recipe
 from moedge_devices.flash.rootfs import DAEMON_ID, Sources, make_tree, python_for_byte_code, squash
 from moedge_devices.flash.seed import pack
 from moedge_devices.flash.tools import need, run
@@ -21,6 +22,7 @@ from moedge_devices.flash.write import place_of
 
 Say = Callable[[str], None]
 _ROOT_TOOLS = ("mmdebstrap", "mksquashfs", "dpkg-deb", "systemd-sysusers", "depmod", "modprobe", "cpio")
+_FAT_TOOLS = ("genimage", "mcopy", "mkfs.vfat")
 _FREE = 2
 """The data partition of an image is so many times what is put into it; an ext4 needs room for its own."""
 
@@ -42,33 +44,26 @@ def build_image(
         ConfigError: An input is wrong, or a program is missing.
         StorageError: A program failed.
     """
-    need(*_ROOT_TOOLS, "genimage", "mcopy", "mkfs.vfat", "mke2fs", "grub-editenv", "bmaptool", "sfdisk", "fallocate")
+    need(*_ROOT_TOOLS, *_FAT_TOOLS, "mke2fs", "bmaptool", "sfdisk", "fallocate", *BOOT_TOOLS[sources.recipe.boot])
     recipe = sources.recipe
     packed = pack(seed, recipe.seed_mib * MIB)
-    with _root_file_system(sources, cache, say) as (work, grub):
+    with _root_file_system(sources, cache, say) as (work, boot):
         (work / "input" / "seed.tar").write_bytes(packed.ljust(512, b"\0"))
-        boot_files = _boot_partition(work / "input" / "boot", grub, sources.command_line)
+        fat_files = write_boot_files(work / "input", boot, recipe, sources.command_line)
         size = _data_partition(sources, work, data)
         config = work / "genimage.cfg"
-        config.write_text(genimage_config(recipe, size, boot_files))
-        same_times(work / "input", sources.epoch)
+        config.write_text(genimage_config(recipe, size, fat_files))
         say("Writing the partitions.")
-        (work / "empty").mkdir()
-        run(
-            [
-                *("genimage", "--config", config, "--rootpath", work / "empty", "--tmppath", work / "tmp"),
-                *("--inputpath", work / "input", "--outputpath", work / "output"),
-            ],
-            "The image could not be written",
-            {"SOURCE_DATE_EPOCH": str(sources.epoch)},
-        )
+        _genimage(work, sources.epoch)
         _publish(work / "output" / "disk.img", out)
         # Only slot B is not written to disks. Zeros elsewhere count: no old seed or journal may shine through.
-        offset, size = place_of(ROOT_PARTITIONS["B"], out)
-        run(
-            ["fallocate", "--punch-hole", "--offset", str(offset), "--length", str(size), out],
-            "Slot B cannot be left out",
-        )
+        for part in partitions(recipe, size):
+            if part.image is None:
+                offset, length = place_of(part.name, out)
+                run(
+                    ["fallocate", "--punch-hole", "--offset", str(offset), "--length", str(length), out],
+                    "Slot B cannot be left out",
+                )
     block_map = out.with_name(out.name + ".bmap")
     run(["bmaptool", "--quiet", "create", out, "--output", block_map], "The block map could not be made")
 
@@ -88,11 +83,16 @@ def build_update(sources: Sources, out: Path, *, certificate: Path, key: Path, c
         ConfigError: An input is wrong, or a program is missing.
         StorageError: A program failed.
     """
-    need(*_ROOT_TOOLS, "rauc")
-    with _root_file_system(sources, cache, say) as (work, _):
+    need(*_ROOT_TOOLS, "rauc", *(_FAT_TOOLS if sources.recipe.boot == "raspberry-pi" else ()))
+    with _root_file_system(sources, cache, say) as (work, boot):
         content = work / "bundle"
         content.mkdir()
         (work / "input" / "root.squashfs").rename(content / "root.img")
+        if sources.recipe.boot == "raspberry-pi":
+            fat_files = write_boot_files(work / "input", boot, sources.recipe, sources.command_line)
+            (work / "genimage.cfg").write_text(fat_config(sources.recipe, {"kernel": fat_files["kernel"]}))
+            _genimage(work, sources.epoch)
+            (work / "output" / "kernel.vfat").rename(content / "kernel.img")
         (content / "version").write_text(f"{sources.version}\n")
         (content / "manifest.raucm").write_text(manifest(sources))
         same_times(content, sources.epoch)
@@ -102,9 +102,10 @@ def build_update(sources: Sources, out: Path, *, certificate: Path, key: Path, c
 
 def manifest(sources: Sources) -> str:
     """RAUC's manifest of an update."""
+    kernel = "\n[image.boot]\nfilename=kernel.img\n" if sources.recipe.boot == "raspberry-pi" else ""
     return (
         f"[update]\ncompatible={sources.recipe.compatible}\nversion={sources.version}\nbuild={sources.build()}\n\n"
-        "[bundle]\nformat=verity\n\n[image.rootfs]\nfilename=root.img\n"
+        f"[bundle]\nformat=verity\n\n[image.rootfs]\nfilename=root.img\n{kernel}"
     )
 
 
@@ -121,8 +122,8 @@ def bundle_from(content: Path, certificate: Path, key: Path, out: Path, keyring:
 
 
 @contextmanager
-def _root_file_system(sources: Sources, cache: Path, say: Say) -> Iterator[tuple[Path, bytes]]:
-    """A working directory with `input/root.squashfs`, and GRUB."""
+def _root_file_system(sources: Sources, cache: Path, say: Say) -> Iterator[tuple[Path, dict[str, bytes]]]:
+    """A working directory with `input/root.squashfs`, and what a board is started from."""
     sources.check()
     if os.geteuid() != 0:
         raise ConfigError("Building an image needs root: run the command with sudo.", key="flash.root")
@@ -133,11 +134,25 @@ def _root_file_system(sources: Sources, cache: Path, say: Say) -> Iterator[tuple
         root, image = work / "root", work / "input" / "root.squashfs"
         root.mkdir()
         (work / "input").mkdir()
-        grub = make_tree(sources, root, cache, say)
+        boot = make_tree(sources, root, cache, say)
         say("Writing the root file system.")
         squash(root, image, sources.epoch)
         _check_size(image, sources.recipe)
-        yield work, grub
+        yield work, boot
+
+
+def _genimage(work: Path, epoch: int) -> None:
+    """Write what `genimage.cfg` says from `input` to `output`."""
+    same_times(work / "input", epoch)
+    (work / "empty").mkdir()
+    run(
+        [
+            *("genimage", "--config", work / "genimage.cfg", "--rootpath", work / "empty", "--tmppath", work / "tmp"),
+            *("--inputpath", work / "input", "--outputpath", work / "output"),
+        ],
+        "The image could not be written",
+        {"SOURCE_DATE_EPOCH": str(epoch)},
+    )
 
 
 def _check_size(image: Path, recipe: Recipe) -> None:
@@ -148,25 +163,6 @@ def _check_size(image: Path, recipe: Recipe) -> None:
             f"of the overlay, out. Boards that were flashed keep the size of their slots.",
             key="flash.slot_full",
         )
-
-
-def _boot_partition(directory: Path, grub: bytes, command_line: str) -> list[str]:
-    """Write the files of the boot partition; their paths."""
-    template = (recipe_directory() / "grub.cfg").read_text()
-    files = {
-        "EFI/BOOT/BOOTAA64.EFI": grub,
-        "EFI/debian/grub.cfg": template.replace("@CMDLINE@", command_line).encode(),
-    }
-    for path, content in files.items():
-        (directory / path).parent.mkdir(parents=True, exist_ok=True)
-        (directory / path).write_bytes(content)
-    for name in ("grubenv", "grubenv.last"):
-        block = directory / "EFI" / "debian" / name
-        run(["grub-editenv", block, "create"], "The boot loader's variables could not be made")
-        variables = ("ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0")
-        run(["grub-editenv", block, "set", *variables], "The boot loader's variables could not be set")
-        files[f"EFI/debian/{name}"] = block.read_bytes()
-    return sorted(files)
 
 
 def _data_partition(sources: Sources, work: Path, data: Path | None) -> int:

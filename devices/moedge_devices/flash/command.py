@@ -44,6 +44,7 @@ def flash() -> None:
     "--data", type=_DIRECTORY, help="Laid into /var/lib/moedge, for example store/ of `moedge bundle install`."
 )
 @click.option("--overlay", type=_DIRECTORY, help="Files laid over the root file system.")
+@click.option("--kernel", type=_FILE, help="A package with a kernel for the board, in the place of the recipe's.")
 @click.option("--command-line", default="", metavar="TEXT", help="More for the kernel's command line: console=ttyS0.")
 @click.option("--mirror", metavar="URL", help="Of Debian; one of snapshot.debian.org gives the same packages later.")
 @click.option("--security/--no-security", default=True, show_default=True, help="With Debian's security updates.")
@@ -74,6 +75,7 @@ def build(*, device: str | None, profile: str | None, fleet: str, out: Path, upd
         mirror=options["mirror"] or MIRROR,
         security=SECURITY if options["security"] else None,
         epoch=_epoch(),
+        kernel=options["kernel"],
     )
     cache = options["cache"] or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moedge" / "image"
     if not update:

@@ -1,8 +1,8 @@
 """Keeps a system that was booted for the first time only if its daemon has answered; else goes back to the other.
 
 The notion is that of `moedge bundle update`: answers of the running daemon, within a time, as update.yaml says them.
-RAUC keeps which slot is good, for GRUB; which system has been confirmed in a slot is noted in confirmed.json first, so
-that a later boot without a camera undoes nothing.
+RAUC keeps which slot is good, for GRUB or the firmware; which system has been confirmed in a slot is noted in
+confirmed.json first, so that a later boot without a camera undoes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from moedge_devices.store.daemon import Said
 from moedge_devices.store.durable import write_durably
 
 GRUBENV = Path("/boot/efi/EFI/debian/grubenv")
+BACKEND = Path("/usr/lib/moedge-image/tryboot")
+"""RAUC's backend for the firmware of a Raspberry Pi; not there with GRUB."""
 OS_RELEASE = Path("/etc/os-release")
 STEP_S = 0.5
 
@@ -76,9 +78,12 @@ def wait_for_answers(said: Callable[[], Said | None], answers: int, within_s: fl
     return f"the daemon has answered {now.answers:,} of the {answers:,} frames wanted within {within_s:g} s"
 
 
-def other_is_good(slot: str, grubenv: Path = GRUBENV) -> bool:
+def other_is_good(slot: str, grubenv: Path = GRUBENV, backend: Path = BACKEND) -> bool:
     """Whether there is a system to go back to."""
     other = "B" if slot == "A" else "A"
+    if backend.exists():
+        asked = subprocess.run([backend, "get-state", other], capture_output=True, text=True, check=False)
+        return asked.stdout.strip() == "good"
     listed = subprocess.run(["grub-editenv", str(grubenv), "list"], capture_output=True, text=True, check=False)
     return assignments(listed.stdout).get(f"{other}_OK") == "1"
 

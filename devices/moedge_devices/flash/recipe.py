@@ -15,6 +15,16 @@ Mib = Annotated[int, Field(ge=1)]
 Word = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+._-]*$")]
 
 
+class Backports(BaseModel):
+    """Packages of a newer Debian than the rest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    suite: Literal["bookworm-backports", "trixie-backports"]
+    packages: tuple[Word, ...]
+    """A kernel: left out where one is given."""
+
+
 class Recipe(BaseModel):
     """One recipe, version 1."""
 
@@ -28,12 +38,19 @@ class Recipe(BaseModel):
     architecture: Literal["arm64"]
     suite: Literal["bookworm"]
     """Release of Debian; the moedge package is built for its Python."""
+    boot: Literal["grub", "raspberry-pi"] = "grub"
+    """What chooses the slot: GRUB, started by UEFI, or the firmware of a Raspberry Pi."""
     compatible: Word
     """What RAUC compares update bundles with."""
     packages: tuple[Word, ...]
     modules: tuple[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], ...]
     """Kernel modules of the initramfs."""
+    optional_modules: tuple[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], ...] = ()
+    """Those that the initramfs gets if the kernel has them."""
+    backports: Backports | None = None
     boot_mib: Mib
+    kernel_mib: Annotated[int, Field(ge=0)] = 0
+    """Of each of both partitions with a kernel, for a Raspberry Pi; 0 where the root file system has it."""
     slot_mib: Mib
     """Of each of both root slots: no later update can be larger."""
     seed_mib: Mib
@@ -42,14 +59,14 @@ class Recipe(BaseModel):
 
 
 def recipe_for(profile: str) -> Recipe:
-    """The recipe for boards of a profile.
+    """The recipe for boards of a profile, or with this name.
 
     Raises:
         ConfigError: There is none.
     """
     recipes = [load_typed(path, Recipe, "Recipe") for path in sorted(recipe_directory().glob("*.yaml"))]
     for recipe in recipes:
-        if profile in recipe.profiles:
+        if profile in (recipe.name, *recipe.profiles):
             return recipe
     known = ", ".join(sorted({name for recipe in recipes for name in recipe.profiles}))
     raise ConfigError(

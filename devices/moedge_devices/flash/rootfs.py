@@ -16,14 +16,13 @@ from pathlib import Path
 
 from moedge_runtime.errors import ConfigError
 
+from moedge_devices.flash.boot import take_boot_files
 from moedge_devices.flash.initramfs import write_initramfs
 from moedge_devices.flash.recipe import Recipe, recipe_directory
 from moedge_devices.flash.tools import run
 
 MIRROR = "http://deb.debian.org/debian"
 SECURITY = "http://deb.debian.org/debian-security"
-GRUB = Path("usr/lib/grub/arm64-efi/monolithic/grubaa64.efi")
-"""GRUB as Debian links it, with what grub.cfg uses; it reads /EFI/debian/grub.cfg of the partition it came from."""
 DAEMON_ID = 800
 """User and group of the daemon in every image: the data partition outlives the root file systems."""
 PYTHON = (3, 11)
@@ -62,6 +61,7 @@ class Sources:
         version: Of the system: updates to older ones are refused.
         overlay: Files laid over the rest; None for none.
         command_line: More for the kernel.
+        kernel: A package with another kernel than the recipe's; None for the recipe's.
         mirror: Of Debian; a snapshot gives the same bytes later as well.
         security: Debian's security updates; None for none.
         epoch: SOURCE_DATE_EPOCH.
@@ -76,6 +76,7 @@ class Sources:
     mirror: str
     security: str | None
     epoch: int
+    kernel: Path | None = None
 
     def check(self) -> None:
         """Find mistakes before the long part.
@@ -88,6 +89,11 @@ class Sources:
                 f"'{self.package}' is not the moedge package for {self.recipe.architecture}. Make it with `make deb`.",
                 key="flash.package",
             )
+        if self.kernel and self.recipe.backports is None:
+            raise ConfigError(
+                f"'{self.recipe.name}' has the kernel of its Debian, which no other replaces. Leave out --kernel.",
+                key="flash.kernel",
+            )
         if b"-----BEGIN CERTIFICATE-----" not in self.keyring.read_bytes():
             raise ConfigError(
                 f"The keyring '{self.keyring}' holds no certificate in PEM. See 'Keys' in docs/flash.md.",
@@ -98,31 +104,68 @@ class Sources:
         """A name for exactly this input, the same wherever it is built."""
         mirrors = (self.mirror, self.security)
         digest = hashlib.sha256(repr((self.recipe, self.version, self.command_line, mirrors, self.epoch)).encode())
-        for path in (self.package, self.keyring, recipe_directory() / "init"):
+        for path in filter(None, (self.package, self.keyring, recipe_directory() / "init", self.kernel)):
             digest.update(path.read_bytes())
-        for directory in filter(None, (recipe_directory() / "root", self.overlay)):
+        for directory in filter(
+            None, (recipe_directory() / "root", recipe_directory() / self.recipe.name, self.overlay)
+        ):
             for path in sorted(directory.rglob("*")):
                 digest.update(str(path.relative_to(directory)).encode())
                 digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()[:16]
 
 
-def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], None]) -> bytes:
+def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], None]) -> dict[str, bytes]:
     """Make the whole tree at `root`, which is empty.
 
     Returns:
-        GRUB, for the boot partition.
+        See `take_boot_files`.
     """
-    unpack(_debian(sources, cache, say), root)
-    files = root / "moedge.tar"
-    run(["sh", "-c", 'dpkg-deb --fsys-tarfile "$0" >"$1"', sources.package, files], "The moedge package cannot be read")
-    unpack(files, root)
-    files.unlink()
-    grub = (root / GRUB).read_bytes()
+    unpack(debian_archive(sources, cache, say), root)
+    for package in filter(None, (sources.package, sources.kernel)):
+        files = root / "package.tar"
+        run(["sh", "-c", 'dpkg-deb --fsys-tarfile "$0" >"$1"', package, files], f"'{package}' cannot be read")
+        unpack(files, root)
+        files.unlink()
     _configure(root)
     write_initramfs(root, sources.recipe, sources.epoch)
+    boot = take_boot_files(root, sources.recipe)
     lay_over(root, sources)
-    return grub
+    return boot
+
+
+def debian_archive(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
+    """The archive of the recipe's packages, unpacked; from `cache` if it was made before."""
+    recipe, packages = sources.recipe, cache / "packages"
+    backports = recipe.backports if sources.kernel is None else None
+    newer = [f"{name}/{backports.suite}" for name in backports.packages] if backports else []
+    archives = '"$1/var/cache/apt/archives"'
+    command: list[str | Path] = ["mmdebstrap", "--quiet", "--mode=root", "--arch=arm64", "--variant=extract"]
+    command += ["--skip=check/qemu", "--skip=download/empty", '--aptopt=Acquire::Languages "none"']
+    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "info")]
+    command += [
+        # As in every Debian 12, where packages of their own would do it.
+        '--setup-hook=for name in bin lib sbin; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done',
+        # Packages are kept for the next build; apt fetches what is missing.
+        f"--setup-hook=mkdir -p {archives}; cp {packages}/*.deb {archives}/ 2>/dev/null || true",
+        f"--extract-hook=cp -n {archives}/*.deb {packages}/; rm -f {archives}/*.deb",
+        f"--include={','.join([*recipe.packages, *newer])}",
+    ]
+    sections: list[str | Path] = [f"deb {sources.security} {recipe.suite}-security main"] if sources.security else []
+    if backports:
+        sections.append(f"deb {sources.mirror} {backports.suite} main")
+    digest = hashlib.sha256(repr((command[1:], sections, sources.mirror, sources.epoch)).encode()).hexdigest()[:16]
+    archive = cache / f"{recipe.name}-{digest}.tar"
+    if archive.exists():
+        say(f"Using {archive}.")
+        return archive
+    say("Unpacking Debian's packages.")
+    packages.mkdir(parents=True, exist_ok=True)
+    draft = archive.with_suffix(".partial.tar")
+    command += [recipe.suite, draft, sources.mirror, *sections]
+    run(command, "Debian could not be unpacked", {"SOURCE_DATE_EPOCH": str(sources.epoch)})
+    draft.rename(archive)
+    return archive
 
 
 def unpack(archive: Path, root: Path) -> None:
@@ -136,7 +179,8 @@ def lay_over(root: Path, sources: Sources) -> None:
     """Make of a Debian tree at `root` the root file system of a board: our files, services, version."""
     for name in _UNUSED:
         shutil.rmtree(root / name, ignore_errors=True)
-    _lay_ours(root)
+    _lay_ours(recipe_directory() / "root", root)
+    _lay_ours(recipe_directory() / sources.recipe.name / "root", root)
     template = root / "etc/rauc/system.conf.in"
     template.with_suffix("").write_text(template.read_text().replace("@COMPATIBLE@", sources.recipe.compatible))
     template.unlink()
@@ -191,36 +235,6 @@ def python_for_byte_code() -> str:
     return found
 
 
-def _debian(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
-    """The archive of the recipe's packages, unpacked; from `cache` if it was made before."""
-    recipe, packages = sources.recipe, cache / "packages"
-    archives = '"$1/var/cache/apt/archives"'
-    command: list[str | Path] = ["mmdebstrap", "--quiet", "--mode=root", "--arch=arm64", "--variant=extract"]
-    command += ["--skip=check/qemu", "--skip=download/empty", '--aptopt=Acquire::Languages "none"']
-    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "info")]
-    command += [
-        # As in every Debian 12, where packages of their own would do it.
-        '--setup-hook=for name in bin lib sbin; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done',
-        # Packages are kept for the next build; apt fetches what is missing.
-        f"--setup-hook=mkdir -p {archives}; cp {packages}/*.deb {archives}/ 2>/dev/null || true",
-        f"--customize-hook=cp -n {archives}/*.deb {packages}/; rm -f {archives}/*.deb",
-        f"--include={','.join(recipe.packages)}",
-    ]
-    sections: list[str | Path] = [f"deb {sources.security} {recipe.suite}-security main"] if sources.security else []
-    digest = hashlib.sha256(repr((command[1:], sections, sources.mirror, sources.epoch)).encode()).hexdigest()[:16]
-    archive = cache / f"{recipe.name}-{digest}.tar"
-    if archive.exists():
-        say(f"Using {archive}.")
-        return archive
-    say("Unpacking Debian's packages.")
-    packages.mkdir(parents=True, exist_ok=True)
-    draft = archive.with_suffix(".partial.tar")
-    command += [recipe.suite, draft, sources.mirror, *sections]
-    run(command, "Debian could not be unpacked", {"SOURCE_DATE_EPOCH": str(sources.epoch)})
-    draft.rename(archive)
-    return archive
-
-
 def _configure(root: Path) -> None:
     """What the maintainer scripts of the packages would do, as far as a board needs it.
 
@@ -248,9 +262,8 @@ def _configure(root: Path) -> None:
     run([*compile_all, "--invalidation-mode", "unchecked-hash", *libraries], "Byte code could not be written")
 
 
-def _lay_ours(root: Path) -> None:
-    """Copy devices/image/root, with modes of its own: a checkout or an installed wheel may have lost them."""
-    ours = recipe_directory() / "root"
+def _lay_ours(ours: Path, root: Path) -> None:
+    """Copy files of devices/image, with modes of their own: a checkout or an installed wheel may have lost them."""
     for source in sorted(ours.rglob("*")):
         target = root / source.relative_to(ours)
         if source.is_dir():

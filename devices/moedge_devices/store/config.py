@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from moedge_runtime.config.pushed import in_force
 from moedge_runtime.config.values import Duration, Identifier
 from moedge_runtime.errors import ConfigError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -86,9 +87,9 @@ def load_update_config(path: Path | None, **given: Any) -> UpdateConfig:
 
 
 def load_device(path: Path | None) -> DeviceFile | None:
-    """device.json; None without one.
+    """device.json, or what was pushed in its place; None without one.
 
     Raises:
         ConfigError: It cannot be read, or a value is wrong.
     """
-    return None if path is None else load_typed(path, DeviceFile, "The device file")
+    return None if path is None else load_typed(in_force(path), DeviceFile, "The device file")

@@ -27,7 +27,7 @@ def run(config_path: str, check: bool, exit_when_done: bool, verify: bool | None
     """
     config = load_config(config_path)
     if check:
-        click.echo(_checked(config_path, config, verify, exit_when_done))
+        click.echo(_checked(config, verify, exit_when_done))
         return
     from moedge_runtime.daemon.engine import EngineAnswerer  # noqa: PLC0415
     from moedge_runtime.daemon.process import run_process  # noqa: PLC0415
@@ -37,7 +37,7 @@ def run(config_path: str, check: bool, exit_when_done: bool, verify: bool | None
     )
 
 
-def _checked(config_path: str, config: Config, verify: bool | None, exit_when_done: bool) -> str:
+def _checked(config: Config, verify: bool | None, exit_when_done: bool) -> str:
     """One line about a configuration whose bundle, questions and sources are good.
 
     Raises:
@@ -51,6 +51,6 @@ def _checked(config_path: str, config: Config, verify: bool | None, exit_when_do
     embedded = config.mqtt.embedded
     broker = f"embedded broker on {embedded.host}:{embedded.port}" if embedded else f"broker {config.mqtt.url}"
     return (
-        f"{config_path} is valid: device '{config.device}', {len(config.cameras)} cameras, "
+        f"{config.source} is valid: device '{config.device}', {len(config.cameras)} cameras, "
         f"{len(config.watches)} watches, model {manifest.model.source.name} ({manifest.form}), {broker}."
     )

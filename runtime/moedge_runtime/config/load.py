@@ -13,54 +13,75 @@ from pydantic import ValidationError
 from moedge_runtime.config.environment import substitute
 from moedge_runtime.config.model import CONFIG_VERSION, Config, Origin
 from moedge_runtime.config.problems import path_text, reference_problems, schema_problems
+from moedge_runtime.config.pushed import in_force, is_pushed
 from moedge_runtime.config.yaml_lines import Path as YamlPath
 from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
 from moedge_runtime.errors import ConfigError
 
 
 def load_config(path: str | Path, environment: Mapping[str, str] | None = None) -> Config:
-    """Read, complete and validate the configuration at `path`.
+    """Read, complete and validate the configuration at `path`, or what was pushed in its place (`in_force`).
 
     Args:
-        path: The YAML file. Relative paths in it are resolved against its directory.
+        path: The YAML file. Relative paths are resolved against its directory, also those of a pushed one.
         environment: Variables for `${NAME}`; the process's own if None.
 
     Raises:
         ConfigError: The file cannot be read or is no YAML, or values are wrong: then every one of them is listed with
             its line.
     """
-    path = Path(path)
+    path = source = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        source = in_force(path)
+        text = source.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"Configuration '{path}' cannot be read ({error.strerror}). Give an existing file with --config.",
+            f"Configuration '{source}' cannot be read ({error.strerror}). Give an existing file with --config.",
             key="config.unreadable",
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"Configuration '{path}' is not UTF-8 text ({error}).", key="config.unreadable") from error
-    return parse_config(text, path, environment)
+        raise ConfigError(f"Configuration '{source}' is not UTF-8 text ({error}).", key="config.unreadable") from error
+    try:
+        return parse_config(text, path, environment, source=source)
+    except ConfigError as error:
+        if not is_pushed(source):
+            raise
+        raise ConfigError(
+            f"{error}\nIt was pushed and counts in the place of '{path}'. Push another one, or remove it to have that.",
+            key=error.key,
+        ) from error
 
 
-def parse_config(text: str, path: Path, environment: Mapping[str, str] | None = None) -> Config:
+def parse_config(
+    text: str, path: Path, environment: Mapping[str, str] | None = None, *, source: Path | None = None
+) -> Config:
     """Complete and validate `text` as the configuration that stands, or is going to stand, at `path`.
+
+    Args:
+        text: YAML.
+        path: As for `load_config`.
+        environment: As for `load_config`.
+        source: The file that it was read from, if that is another one.
 
     Raises:
         ConfigError: As `load_config`.
     """
+    source = source or path
     try:
         raw, lines, problems = read_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"Configuration '{path}' is not valid YAML: {error}", key="config.invalid_yaml") from error
+        raise ConfigError(f"Configuration '{source}' is not valid YAML: {error}", key="config.invalid_yaml") from error
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise ConfigError(f"Configuration '{path}' is not valid YAML: {reason}.", key="config.invalid_yaml") from error
-    _check_version(path, raw)
+        raise ConfigError(
+            f"Configuration '{source}' is not valid YAML: {reason}.", key="config.invalid_yaml"
+        ) from error
+    _check_version(source, raw)
     raw, unset = substitute(raw, os.environ if environment is None else environment)
     problems += unset
     config, wrong = validate(raw, {"base_dir": path.absolute().parent}, {at for at, _ in unset})
     problems += wrong
-    origin = Origin(path, lines)
+    origin = Origin(path, source, lines)
     if config is None or problems:
         raise ConfigError(_report(origin, problems), key="config.invalid")
     config._origin = origin
@@ -111,7 +132,7 @@ def _check_version(path: Path, raw: object) -> None:
 def _report(origin: Origin | None, problems: Problems) -> str:
     lines = origin.lines if origin else {}
     located = sorted((line_of(at, lines) or 0, path_text(at), text) for at, text in problems)
-    name = f"Configuration '{origin.path}'" if origin else "The configuration"
+    name = f"Configuration '{origin.source}'" if origin else "The configuration"
     count = f"{len(problems)} errors" if len(problems) > 1 else "1 error"
     listing = [
         "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text

@@ -358,9 +358,16 @@ class LogConfig(Frozen):
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that a configuration was read from, and the line (from 1) of every path in it."""
+    """Where a configuration is from.
+
+    Attributes:
+        path: The file that was asked for.
+        source: The file that was read: `path`, what was pushed in its place, or where a link leads.
+        lines: The line (from 1) of every path in it.
+    """
 
     path: Path
+    source: Path
     lines: dict[tuple[str | int, ...], int]
 
 
@@ -395,8 +402,13 @@ class Config(Frozen):
 
     @property
     def path(self) -> Path | None:
-        """The file that this was read from; None if it was none."""
+        """The file that this was asked for at; None if it was none."""
         return self._origin.path if self._origin else None
+
+    @property
+    def source(self) -> Path | None:
+        """The file that this was read from: `path`, or what was pushed in its place; None if it was none."""
+        return self._origin.source if self._origin else None
 
     def public(self) -> dict[str, Any]:
         """The configuration as JSON values without secrets, for the info message."""

@@ -245,6 +245,7 @@ class Bridge:
             started_at=utc_now() - uptime,
             clock_synced=clock_synced(),
             model=self._model,
+            config_file=str(source.absolute()) if (source := self._config.source) else None,
             config=self._config.public(),
             config_schema=config_schema(),
         )

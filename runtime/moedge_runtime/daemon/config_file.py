@@ -9,6 +9,7 @@ from typing import Literal
 
 from moedge_runtime.config import Config
 from moedge_runtime.config.load import load_config, parse_config
+from moedge_runtime.config.pushed import pushed_path
 from moedge_runtime.errors import ConfigError, RequestError, StorageError
 from moedge_runtime.strict_json import parse_json
 
@@ -44,7 +45,8 @@ class NewConfig:
         path = running.path
         if path is None:
             raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
-        self._path = path.resolve()
+        self._path = pushed_path(path)
+        self._before = running.source or path
         self._drafts: dict[Path, Path] = {}
         if text is None:
             self.config = load_config(path)
@@ -61,7 +63,7 @@ class NewConfig:
                 "Change the file on the board and send the request reload.",
                 key="request.config_not_allowed",
             )
-        self.config = parse_config(text, path)
+        self.config = parse_config(text, path, source=self._path)
         _check_commands(running, self.config)
         texts = {self._path: text}
         if device_file is not None:
@@ -83,11 +85,7 @@ class NewConfig:
         try:
             for path, draft in self._drafts.items():
                 draft.replace(path)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            _sync(self._path.parent)
         except OSError as error:
             self.discard()
             raise self._not_writable(error) from error
@@ -103,7 +101,10 @@ class NewConfig:
     def _write_beside(self, path: Path, text: str) -> Path:
         draft = path.with_name(f".{path.name}.new")
         try:
-            before = self._path.stat()
+            before = self._before.stat()
+            if not path.parent.exists():
+                path.parent.mkdir(mode=0o750)
+                _sync(path.parent.parent)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 with suppress(OSError):  # only root gives files away
@@ -125,6 +126,14 @@ class NewConfig:
             f"write into its directory (docs/install.md), or change the file on the board and send the request reload.",
             key="config.not_writable",
         )
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check_device_file(text: str, device: str) -> None:

@@ -12,6 +12,7 @@ from moedge_runtime.camera import Frame
 from moedge_runtime.config import Config
 from moedge_runtime.config.edit import Kind, rounded, with_polygon, without_mask
 from moedge_runtime.config.load import load_config
+from moedge_runtime.config.pushed import in_force
 from moedge_runtime.config.values import NAME_PATTERN
 from moedge_runtime.daemon.answers import error_info
 from moedge_runtime.daemon.bridge import Bridge
@@ -236,7 +237,7 @@ def _text_in_force(config: Config) -> str:
         raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
     if load_config(path).model_dump() != config.model_dump():
         raise ConfigError(
-            f"'{path}' has changes that are not in force yet. Reload the daemon first, then try again.",
+            f"'{in_force(path)}' has changes that are not in force yet. Reload the daemon first, then try again.",
             key="config.changed_on_disk",
         )
-    return path.read_text(encoding="utf-8")
+    return in_force(path).read_text(encoding="utf-8")

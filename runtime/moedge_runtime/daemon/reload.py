@@ -76,7 +76,7 @@ def apply(reload: Reload, setup: Setup) -> Callable[[], None]:
     except MoedgeError as error:
         reload.new.discard()
         return partial(_refuse, reload.command, error)
-    log.info("The configuration '%s' was taken over.", before.path)
+    log.info("The configuration '%s' was taken over.", setup.config.source)
     return partial(reload.command.respond, ConfigResult(changed=True, model_loaded=loaded).model_dump())
 
 

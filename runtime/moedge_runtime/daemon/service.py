@@ -177,7 +177,7 @@ class Daemon:
         worker.start()
         for reader in readers.values():
             reader.start()
-        log.info("Device '%s' runs with %d cameras.", config.device, len(readers))
+        log.info("Device '%s' runs with %d cameras, by '%s'.", config.device, len(readers), config.source)
         self._supervision.ready(bridge.health)
         self._wait(bridge, readers, setup)
         if self._reload is not None or self.restart:

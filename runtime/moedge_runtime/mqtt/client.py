@@ -16,7 +16,7 @@ from moedge_runtime.mqtt.keeper import Keeper
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
 from moedge_runtime.mqtt.outbox import MAX_QUEUED, Entry, Outbox
-from moedge_runtime.mqtt.session import Session
+from moedge_runtime.mqtt.session import SUBSCRIPTION_REFUSED, Session
 from moedge_runtime.mqtt.spool import Spool
 from moedge_runtime.mqtt.tls import TlsFiles
 
@@ -262,6 +262,8 @@ class MqttClient:
             try:
                 session.subscribe(topic, retained=False)
             except BrokerError as error:
+                if error.key != SUBSCRIPTION_REFUSED:
+                    raise
                 self._complain(topic, str(error))
 
     def _serve(self, session: Session, events: queue.SimpleQueue[_Event]) -> None:

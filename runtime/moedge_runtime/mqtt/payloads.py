@@ -241,6 +241,8 @@ class DeviceInfo(Payload):
     clock_synced: bool | None
     """As in an answer."""
     model: ModelInfo
+    config_file: str | None
+    """Where it was read from: `--config`, or what was pushed in its place."""
     config: dict[str, Any]
     """The configuration without secrets."""
     config_schema: dict[str, Any]

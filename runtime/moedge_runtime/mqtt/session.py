@@ -24,6 +24,9 @@ MAX_PACKET_BYTES = 1 << 20
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """MQTT 5.0, section 3.2.2.3.3."""
 
+SUBSCRIPTION_REFUSED = "broker.subscription_refused"
+"""Key of the error of a subscription that the broker does not allow."""
+
 _QOS = 1
 _RETAIN_NEVER_SENT_ON_SUBSCRIBE = 2
 
@@ -66,6 +69,7 @@ class Session:
         self._ended = threading.Event()
         self._subscribed = threading.Event()
         self._subscribe_refusal: str | None = None
+        self._end = "it was closed without a reason"
         self._connack: ReasonCode | None = None
         self._closing = False
         self._on_message, self._on_delivered, self._on_lost = on_message, on_delivered, on_lost
@@ -146,29 +150,49 @@ class Session:
                 and without the limit that brokers set to messages under way.
 
         Raises:
-            BrokerError: The broker refuses, or does not answer.
+            BrokerError: The broker refuses or does not answer, or the connection ends; its key says which.
         """
         self._subscribed.clear()
+        self._subscribe_refusal = None
         if self._v5:
             handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else _RETAIN_NEVER_SENT_ON_SUBSCRIBE
             options = SubscribeOptions(qos, retainAsPublished=True, retainHandling=handling)
             self._client.subscribe([(topic_filter, options) for topic_filter in topic_filters])
         else:
             self._client.subscribe([(topic_filter, qos) for topic_filter in topic_filters])
-        if not self._subscribed.wait(self._connection.connect_timeout_s):
-            self._subscribe_refusal = "no answer"
-        if self._subscribe_refusal is not None:
-            raise BrokerError(
-                f"Broker {self._connection.address} refused the subscription to '{', '.join(topic_filters[:3])}': "
-                f"{self._subscribe_refusal}. Check the broker's access list.",
-                key="broker.subscription_refused",
-            )
+        # A connection that ended before has woken nobody since the event was cleared.
+        answered = self._ended.is_set() or self._subscribed.wait(self._connection.connect_timeout_s)
+        failure = self._subscription_failure(answered, ", ".join(topic_filters[:3]))
+        if failure:
+            raise failure
 
     def close(self) -> None:
         """Disconnect cleanly, so that the broker drops the will. May be called more than once."""
         self._closing = True
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _subscription_failure(self, answered: bool, topics: str) -> BrokerError | None:
+        address = self._connection.address
+        if self._subscribe_refusal is not None:
+            return BrokerError(
+                f"Broker {address} refused the subscription to '{topics}': {self._subscribe_refusal}. "
+                f"Check the broker's access list.",
+                key=SUBSCRIPTION_REFUSED,
+            )
+        if self._ended.is_set():
+            return BrokerError(
+                f"Connection to broker {address} ended during the subscription to '{topics}': {self._end}. "
+                f"Check the network and the broker's log.",
+                key="broker.lost",
+            )
+        if not answered:
+            return BrokerError(
+                f"Broker {address} did not answer the subscription to '{topics}' within "
+                f"{self._connection.connect_timeout_s:.1f} s. Check the network and the broker's log.",
+                key="broker.no_answer",
+            )
+        return None
 
     def _refusal(self) -> BrokerError:
         address = self._connection.address
@@ -202,13 +226,13 @@ class Session:
     ) -> None:
         accepted = self._connack is not None and not self._connack.is_failure
         first = not self._ended.is_set()
+        if flags.is_disconnect_packet_from_server:
+            self._end = reason.getName()
         self._ended.set()
         self._answered.set()
-        self._subscribe_refusal = "the connection ended"
         self._subscribed.set()
         if first and accepted and not self._closing:
-            why = reason.getName() if flags.is_disconnect_packet_from_server else "it was closed without a reason"
-            self._on_lost(f"Connection to broker {self._connection.address} ended: {why}.")
+            self._on_lost(f"Connection to broker {self._connection.address} ended: {self._end}.")
 
     def _received(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
         try:

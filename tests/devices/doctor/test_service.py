@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 import yaml
 from moedge_devices.doctor import service
 from moedge_devices.doctor.finding import Finding
-from moedge_devices.doctor.service import check_broker, check_cameras
+from moedge_devices.doctor.service import check_broker, check_cameras, check_config_file
 from moedge_runtime.camera.frame import Frame
-from moedge_runtime.config import Config, load_config
+from moedge_runtime.config import Config, load_config, pushed
 from moedge_runtime.daemon.bridge import connection_of
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.mqtt.session import Session
@@ -40,6 +41,47 @@ def configuration(folder: Path, *, mqtt: dict[str, Any], cameras: dict[str, Any]
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
+
+
+@pytest.fixture
+def pushed_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what is pushed for `tmp_path/moedge.yaml` would be: its directory stands for /etc/moedge."""
+    monkeypatch.setattr(pushed, "ETC", tmp_path)
+    monkeypatch.setattr(pushed, "PUSHED", tmp_path / "pushed")
+    (tmp_path / "pushed").mkdir()
+    return tmp_path / "pushed" / "moedge.yaml"
+
+
+def test_which_configuration_counts_is_said(tmp_path: Path, pushed_to: Path) -> None:
+    config = configuration(tmp_path, mqtt={"embedded": True})
+    finding = check_config_file(config)
+    assert (finding.status, finding.value) == ("ok", str(tmp_path / "moedge.yaml"))
+    pushed_to.write_text((tmp_path / "moedge.yaml").read_text())
+    os.utime(tmp_path / "moedge.yaml", (1000, 1000))
+    finding = check_config_file(load_config(tmp_path / "moedge.yaml"))
+    assert (finding.status, finding.value) == ("ok", str(pushed_to))
+    os.utime(pushed_to, (500, 500))
+    finding = check_config_file(load_config(tmp_path / "moedge.yaml"))
+    assert finding.status == "warning" and "changed later" in finding.text
+    assert str(pushed_to) in (finding.advice or "")
+
+
+def test_commands_that_the_daemon_wrote_are_not_run_by_another_user(
+    tmp_path: Path, pushed_to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "made"
+    camera = {"source": f"exec:touch {made}", "first_frame_timeout": 0.1}
+    configuration(tmp_path, mqtt={"embedded": True}, cameras={"door": camera})
+    pushed_to.write_text((tmp_path / "moedge.yaml").read_text())
+    config = load_config(tmp_path / "moedge.yaml")
+    owner = pushed_to.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    (finding,) = check_cameras(config)
+    assert finding.status == "skipped" and "sudo -u moedge" in (finding.advice or "")
+    assert not made.exists()
+    monkeypatch.setattr(os, "geteuid", lambda: owner)
+    (finding,) = check_cameras(config)
+    assert finding.status == "failed" and made.exists()
 
 
 @pytest.fixture(scope="module")

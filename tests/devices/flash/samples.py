@@ -29,7 +29,7 @@ def make_image(directory: Path) -> Path:
     (inputs / "root.squashfs").write_bytes(b"root" * 100_000)
     (inputs / "seed.tar").write_bytes(bytes(512))
     (inputs / "data.ext4").write_bytes(b"data" * 1_000_000)
-    (directory / "genimage.cfg").write_text(genimage_config(small_recipe(), DATA_BYTES, ["grub.cfg"]))
+    (directory / "genimage.cfg").write_text(genimage_config(small_recipe(), DATA_BYTES, {"boot": ["grub.cfg"]}))
     command = [
         *("genimage", "--config", directory / "genimage.cfg", "--rootpath", directory / "empty"),
         *("--tmppath", directory / "tmp", "--inputpath", inputs, "--outputpath", directory),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from devices.flash.samples import DATA_BYTES, EPOCH, make_image, small_recipe
+from moedge_devices.flash.boot import GRUB, take_boot_files, write_boot_files
 from moedge_devices.flash.build import manifest
 from moedge_devices.flash.command import flash
 from moedge_devices.flash.layout import MIB, partitions
@@ -116,3 +117,20 @@ def test_wrong_commands_are_refused(tmp_path: Path, arguments: list[str], key: s
     common = ["--package", given.package, "--keyring", given.keyring, "--out", tmp_path / "out.img"]
     done = CliRunner().invoke(flash, ["build", *map(str, [*common, *arguments])])
     assert isinstance(done.exception, ConfigError) and done.exception.key == key
+
+
+@pytest.mark.skipif(shutil.which("grub-editenv") is None, reason="needs grub-common")
+def test_the_boot_partition_holds_grub_its_configuration_and_its_variables(tmp_path: Path) -> None:
+    grub = tmp_path / "root" / GRUB
+    grub.parent.mkdir(parents=True)
+    grub.write_bytes(b"grub")
+    recipe = small_recipe()
+    paths = write_boot_files(tmp_path, take_boot_files(tmp_path / "root", recipe), recipe, "console=ttyS0")
+    boot = tmp_path / "boot"
+    names = ["EFI/BOOT/BOOTAA64.EFI", *(f"EFI/debian/{name}" for name in ("grub.cfg", "grubenv", "grubenv.last"))]
+    assert paths == {"boot": names}
+    assert (boot / names[0]).read_bytes() == b"grub"
+    assert "rauc.slot=$slot console=ttyS0" in (boot / names[1]).read_text()
+    listed = subprocess.run(["grub-editenv", boot / names[2], "list"], capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines() == ["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"]
+    assert (boot / names[2]).read_bytes() == (boot / names[3]).read_bytes()

@@ -1,13 +1,16 @@
+import ctypes
 import errno
 import os
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from devices.fleet.sample import FLEET, sample
+from moedge_devices.fleet import render as render_module
 from moedge_devices.fleet.render import LIST, Rendered, render
 from moedge_runtime.config import load_config
 from moedge_runtime.errors import ConfigError, StorageError
@@ -134,11 +137,29 @@ def test_a_read_only_disk_is_refused_in_words(tmp_path: Path, disk: Path) -> Non
     assert contents(disk) == before
 
 
+def test_an_unchanged_fleet_writes_nothing(tmp_path: Path, disk: Path) -> None:
+    render(sample(tmp_path), disk / "out")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert render(sample(tmp_path), disk / "out") == Rendered(0, 8, 0)
+
+
+def test_a_disk_that_fails_while_it_is_flushed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def syncfs(descriptor: int) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, use_errno: SimpleNamespace(syncfs=syncfs))
+    with pytest.raises(StorageError, match="Input/output error"):
+        render(sample(tmp_path), tmp_path / "out")
+
+
 def test_a_run_that_is_killed_at_any_step_leaves_whole_files_and_the_next_one_mends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child is killed before its first, second, … change to the directory, until one gets through."""
-    monkeypatch.setattr("os.sync", lambda: None)  # what a killed process has written stays; a power cut is not tried
+    monkeypatch.setattr(
+        render_module, "_flush", lambda out: None
+    )  # what a killed process has written stays; a power cut is not tried
     old, new = sample(tmp_path), sample(tmp_path, larger(FLEET).replace("panel-04", "panel-14"))
     render(old, tmp_path / "old")
     render(new, tmp_path / "new")

@@ -165,6 +165,7 @@ EXAMPLES: dict[str, Payload] = {
             precision=MODEL.precision,
             manifest_sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         ),
+        config_file="/var/lib/moedge/pushed/moedge.yaml",
         config={"version": 1, "device": "panel-01"},
         config_schema={"title": "moedge.yaml"},
     ),
@@ -207,7 +208,7 @@ EXAMPLES: dict[str, Payload] = {
         status="error",
         error=ErrorInfo(
             key="config.invalid",
-            message="Configuration '/etc/moedge/moedge.yaml' has 1 error:\n"
+            message="Configuration '/var/lib/moedge/pushed/moedge.yaml' has 1 error:\n"
             "  line 12: watches[0].camera: there is no camera 'panle'; known are: panel",
         ),
         transaction="c-9",

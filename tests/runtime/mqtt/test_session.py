@@ -73,6 +73,101 @@ def test_a_subscription_that_is_denied(tmp_path: Path) -> None:
         broker.stop()
 
 
+class HalfBroker:
+    """A broker of MQTT 5 for one connection, which it accepts; to the subscription it says `answer` and hangs up.
+
+    Args:
+        answer: Bytes; None to say nothing and stay.
+    """
+
+    CONNACK = bytes([0x20, 3, 0, 0, 0])
+    """Success. MQTT 5.0, section 3.2."""
+    NOT_AUTHORIZED = 0x87
+    """MQTT 5.0, section 2.4."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address = BrokerAddress("127.0.0.1", self._server.getsockname()[1])
+        self._answer = answer
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> BrokerAddress:
+        self._thread.start()
+        return self.address
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        connection = self._server.accept()[0]
+        with connection:
+            connection.recv(1000)
+            connection.sendall(self.CONNACK)
+            connection.recv(1000)
+            if self._answer is None:
+                self._over.wait()
+            else:
+                connection.sendall(self._answer)
+
+
+def subscription_failure(answer: bytes | None) -> tuple[str, str | None]:
+    """What is said about a subscription, the broker's address left out, and the error's key."""
+    with HalfBroker(answer) as address:
+        session = Session(Connection(address, connect_timeout_s=1 if answer is None else 30))
+        session.open()
+        with pytest.raises(BrokerError) as caught:
+            session.subscribe("a/+", "b/+", retained=False)
+        session.close()
+    return str(caught.value).replace(str(address), "X"), caught.value.key
+
+
+def test_a_refused_subscription_points_to_the_access_list() -> None:
+    suback = bytes([0x90, 5, 0, 1, 0, HalfBroker.NOT_AUTHORIZED, HalfBroker.NOT_AUTHORIZED])  # section 3.9
+    said, key = subscription_failure(suback)
+    assert said == ("Broker X refused the subscription to 'a/+, b/+': Not authorized. Check the broker's access list.")
+    assert key == "broker.subscription_refused"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "it was closed without a reason"),
+        (bytes([0xE0, 1, HalfBroker.NOT_AUTHORIZED]), "Not authorized"),  # DISCONNECT, section 3.14
+    ],
+)
+def test_a_connection_lost_while_subscribing_is_no_refusal(answer: bytes, why: str) -> None:
+    said, key = subscription_failure(answer)
+    assert said == (
+        f"Connection to broker X ended during the subscription to 'a/+, b/+': {why}. "
+        "Check the network and the broker's log."
+    )
+    assert key == "broker.lost"
+
+
+def test_a_broker_that_does_not_answer_a_subscription() -> None:
+    said, key = subscription_failure(None)
+    assert said == (
+        "Broker X did not answer the subscription to 'a/+, b/+' within 1.0 s. Check the network and the broker's log."
+    )
+    assert key == "broker.no_answer"
+
+
+def test_subscribing_on_a_lost_connection_fails_at_once(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path)
+    lost = threading.Event()
+    session = Session(Connection(broker.start(), connect_timeout_s=600), on_lost=lambda reason: lost.set())
+    session.open()
+    broker.kill()
+    assert lost.wait(10)
+    with pytest.raises(BrokerError) as caught:
+        session.subscribe("a/+", retained=False)
+    session.close()
+    assert caught.value.key == "broker.lost"
+
+
 @pytest.mark.parametrize("behaviour", ["silent", "closes"])
 def test_a_port_that_is_no_broker(behaviour: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
