@@ -4,8 +4,8 @@
 
 Exports the whole synthetic model once without a stop, then a cut of two layers: from memory, from sharded safetensors
 that are not in the page cache, and killed with SIGKILL again and again until it is finished. Prints one JSON object a
-line (`name`, `value`, `unit`, `bound`, `ok`). Exit code 1 if a bound was broken. Needs 35 GB of disk; what it
-writes is removed again, but with --keep.
+line (`name`, `value`, `unit`, `bound`, `ok`). Exit code 1 if a bound was broken. Needs 35 GB of disk, 50 GB with
+--kill-whole; what it writes is removed again, but with --keep.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of Qwen3-VL, plain or gzipped")
     parser.add_argument("--precision", choices=("int4", "int8"), default="int4")
     parser.add_argument("--layers", type=int, default=48, help="of the whole model")
+    parser.add_argument("--kill-whole", action="store_true", help="kill the export of the whole model as well: minutes")
     parser.add_argument("--keep", action="store_true", help="keep the bundle of the whole model")
     parser.add_argument("--one", type=Path, metavar="CHECKPOINT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -64,6 +65,9 @@ def main() -> None:
     write_files(whole, model_config(arguments.layers), arguments.tokenizer)
     write_files(cut, model_config(CUT_LAYERS), arguments.tokenizer)
     ok = measure("whole model", whole, arguments.out / "bundle", arguments.precision)
+    if arguments.kill_whole:
+        ok &= check_killed(whole, arguments.out / "killed", arguments.precision, digests(arguments.out / "bundle"))
+        shutil.rmtree(arguments.out / "killed")
     if not arguments.keep:
         shutil.rmtree(arguments.out / "bundle")
     ok &= measure("two layers", cut, arguments.out / "cut-bundle", arguments.precision)
