@@ -113,7 +113,7 @@ def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], No
     Returns:
         GRUB, for the boot partition.
     """
-    unpack(_debian(sources, cache, say), root)
+    unpack(debian_archive(sources, cache, say), root)
     files = root / "moedge.tar"
     run(["sh", "-c", 'dpkg-deb --fsys-tarfile "$0" >"$1"', sources.package, files], "The moedge package cannot be read")
     unpack(files, root)
@@ -123,6 +123,36 @@ def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], No
     write_initramfs(root, sources.recipe, sources.epoch)
     lay_over(root, sources)
     return grub
+
+
+def debian_archive(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
+    """The archive of the recipe's packages, unpacked; from `cache` if it was made before."""
+    recipe, packages = sources.recipe, cache / "packages"
+    archives = '"$1/var/cache/apt/archives"'
+    command: list[str | Path] = ["mmdebstrap", "--quiet", "--mode=root", "--arch=arm64", "--variant=extract"]
+    command += ["--skip=check/qemu", "--skip=download/empty", '--aptopt=Acquire::Languages "none"']
+    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "info")]
+    command += [
+        # As in every Debian 12, where packages of their own would do it.
+        '--setup-hook=for name in bin lib sbin; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done',
+        # Packages are kept for the next build; apt fetches what is missing.
+        f"--setup-hook=mkdir -p {archives}; cp {packages}/*.deb {archives}/ 2>/dev/null || true",
+        f"--extract-hook=cp -n {archives}/*.deb {packages}/; rm -f {archives}/*.deb",
+        f"--include={','.join(recipe.packages)}",
+    ]
+    sections: list[str | Path] = [f"deb {sources.security} {recipe.suite}-security main"] if sources.security else []
+    digest = hashlib.sha256(repr((command[1:], sections, sources.mirror, sources.epoch)).encode()).hexdigest()[:16]
+    archive = cache / f"{recipe.name}-{digest}.tar"
+    if archive.exists():
+        say(f"Using {archive}.")
+        return archive
+    say("Unpacking Debian's packages.")
+    packages.mkdir(parents=True, exist_ok=True)
+    draft = archive.with_suffix(".partial.tar")
+    command += [recipe.suite, draft, sources.mirror, *sections]
+    run(command, "Debian could not be unpacked", {"SOURCE_DATE_EPOCH": str(sources.epoch)})
+    draft.rename(archive)
+    return archive
 
 
 def unpack(archive: Path, root: Path) -> None:
@@ -189,36 +219,6 @@ def python_for_byte_code() -> str:
             key="flash.tools",
         )
     return found
-
-
-def _debian(sources: Sources, cache: Path, say: Callable[[str], None]) -> Path:
-    """The archive of the recipe's packages, unpacked; from `cache` if it was made before."""
-    recipe, packages = sources.recipe, cache / "packages"
-    archives = '"$1/var/cache/apt/archives"'
-    command: list[str | Path] = ["mmdebstrap", "--quiet", "--mode=root", "--arch=arm64", "--variant=extract"]
-    command += ["--skip=check/qemu", "--skip=download/empty", '--aptopt=Acquire::Languages "none"']
-    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "locale", "info")]
-    command += [
-        # As in every Debian 12, where packages of their own would do it.
-        '--setup-hook=for name in bin lib sbin; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done',
-        # Packages are kept for the next build; apt fetches what is missing.
-        f"--setup-hook=mkdir -p {archives}; cp {packages}/*.deb {archives}/ 2>/dev/null || true",
-        f"--customize-hook=cp -n {archives}/*.deb {packages}/; rm -f {archives}/*.deb",
-        f"--include={','.join(recipe.packages)}",
-    ]
-    sections: list[str | Path] = [f"deb {sources.security} {recipe.suite}-security main"] if sources.security else []
-    digest = hashlib.sha256(repr((command[1:], sections, sources.mirror, sources.epoch)).encode()).hexdigest()[:16]
-    archive = cache / f"{recipe.name}-{digest}.tar"
-    if archive.exists():
-        say(f"Using {archive}.")
-        return archive
-    say("Unpacking Debian's packages.")
-    packages.mkdir(parents=True, exist_ok=True)
-    draft = archive.with_suffix(".partial.tar")
-    command += [recipe.suite, draft, sources.mirror, *sections]
-    run(command, "Debian could not be unpacked", {"SOURCE_DATE_EPOCH": str(sources.epoch)})
-    draft.rename(archive)
-    return archive
 
 
 def _configure(root: Path) -> None:
