@@ -14,7 +14,7 @@ from board_image.emulator import PROMPT
 MOEDGE = [sys.executable, "-m", "moedge_runtime"]
 COMMAND_LINE = "console=ttyAMA0 loglevel=4 systemd.show_status=no kpti=off"
 """Page tables apart for kernel and programs cost an emulator a flush of its own tables in every call."""
-WITHIN_S = 400
+WITHIN_S = 300
 """For answers of a new system: its time in the emulator."""
 CAMERA = "file:/var/lib/moedge/panel.mp4"
 
