@@ -54,7 +54,7 @@ class Board:
         ours, theirs = socket.socketpair()
         command = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a76", "-accel", "tcg,thread=multi", "-smp", "2"]
         command += ["-m", "1024", "-bios", str(FIRMWARE), "-nographic", "-nodefaults"]
-        command += ["-drive", f"file={disk},if=none,id=disk,format=qcow2,cache=writeback"]
+        command += ["-drive", f"file={disk.resolve()},if=none,id=disk,format=qcow2,cache=writeback"]
         command += ["-device", "virtio-blk-pci,drive=disk,bootindex=0", "-device", "virtio-rng-pci"]
         command += ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="]
         command += ["-chardev", f"socket,id=serial,fd={theirs.fileno()}", "-serial", "chardev:serial"]
@@ -148,7 +148,7 @@ class Board:
         self._control.unlink(missing_ok=True)
 
     def _order(self, command: str) -> None:
-        """Have the emulator do something."""
+        """Have the emulator do something; it hears once the machine has said something."""
         with socket.socket(socket.AF_UNIX) as control:
             control.connect(str(self._control))
             control.settimeout(900)

@@ -24,7 +24,7 @@ EPOCH = "1790000000"
 VERSIONS = {"A": "1.0", "B": "1.1"}
 """Of the image, and of the update that the other slot gets."""
 CONTENT_BYTES = 4 * MIB
-"""Of bundles that are refused before anything of them is written."""
+"""Of bundles that are refused."""
 
 
 @dataclass(frozen=True)
