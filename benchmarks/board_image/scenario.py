@@ -20,7 +20,7 @@ from moedge_devices.flash.write import place_of
 
 from board_image.emulator import PROMPT, Board, BoardError, Clock
 from board_image.samples import MOEDGE, WITHIN_S
-from board_image.works import VERSIONS, Works, squashfs_in
+from board_image.works import ROOT, VERSIONS, Works, squashfs_in
 
 BOOT_S = 1800.0
 """Longest start in the emulator."""
@@ -30,6 +30,7 @@ PATIENT_S = 3600
 """For answers of an update that is to be kept."""
 REFUSED = ("unsigned", "stranger", "tampered", "older")
 UPDATES = "/run/updates"
+TRUTH = ROOT / "examples" / "panel" / "video" / "truth.jsonl"
 GRUBENV = "/boot/efi/EFI/debian/grubenv"
 
 
@@ -97,6 +98,7 @@ class Scenario:
         self._figure("first boot to the shell", self._clock.now() - started_s, "s", BOOT_S)
         self._wait_for_answers(1)
         self._figure("first boot to the first answer at the broker", self._clock.now() - started_s, "s", ANSWER_S)
+        self._answers_are_right()
         say = self._say
         self._figure("files of the seed in /etc/moedge", len(say("ls /etc/moedge").split()), "files", 3, least=True)
         left = say("tr -d '\\0' </dev/disk/by-partlabel/moedge-seed | wc -c")
@@ -178,6 +180,7 @@ class Scenario:
         self._figure("boots after power cuts", len(slots), "boots", self._cuts, least=True)
         self._figure("of them answering", answering, "boots", self._cuts, least=True)
         self._figure("of them where every good slot is whole", whole, "boots", self._cuts, least=True)
+        self._answers_are_right()
         self._resume()
         self._say(f": >{GRUBENV}; sync")  # as grub-editenv leaves it for a moment
         self._cut_power()
@@ -314,7 +317,7 @@ class Scenario:
         """Good answers that the client of the broker has heard as they were given."""
         if self._client.poll() is not None:  # the broker ends connections that were stopped for long
             self._client = self._listen_to_broker()
-        lines = [line.replace(": ", ":") for line in self._heard.read_text().splitlines()]
+        lines = self._heard.read_text().splitlines()
         return sum('"status":"ok"' in line and '"replayed":false' in line and of in line for line in lines)
 
     def _wait_for_answers(self, count: int, of: str = "") -> None:
@@ -323,6 +326,18 @@ class Scenario:
             if self._clock.now() > deadline_s:
                 raise BoardError(f"{self._answers(of)} answers were heard of {count} within {ANSWER_S:g} s")
             self._machine.listen()
+
+    def _answers_are_right(self) -> None:
+        """Whether what was read from the frames of the video stands in them."""
+        spans = [json.loads(line) for line in TRUTH.read_text().splitlines()]
+        answers = [json.loads(line) for line in self._heard.read_text().splitlines() if '"status":"ok"' in line]
+        right = [
+            answer["text"] == str(span["reading"])
+            for answer in answers
+            for span in spans
+            if span["start_s"] <= answer["frame"]["pts_s"] < span["end_s"]
+        ]
+        self._figure("right answers", sum(right), "answers", len(answers), least=True)
 
     def _digest(self, disk: Path, slot: str) -> str:
         """SHA-256 of a slot's file system, as far as it reaches."""
