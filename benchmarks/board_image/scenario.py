@@ -56,6 +56,7 @@ class Scenario:
             "kept": self.kept_update,
             "cuts": self.power_cuts,
             "undone": self.undone_update,
+            "grubenv": self.empty_variables,
             "unreadable": self.unreadable_slot,
             "camera": self.camera_of_the_kernel,
         }
@@ -156,33 +157,28 @@ class Scenario:
     def power_cuts(self) -> None:
         """Start from what a power cut left at each moment of the update that was kept."""
         names = [name for name, _ in _spread(self._moments(self._ready), self._cuts) if self._cut_disk(name).exists()]
-        slots, answering, whole = [], 0, 0
         for name in names:
-            heard = self._answers()
-            started_s = self._clock.now()
+            disk, heard = self._cut_disk(name), self._answers()
             try:
-                self._start(self._cut_disk(name))
-                slots.append(self._slot())
-                good = [slot for slot in "AB" if self._boot_variables().get(f"{slot}_OK") == "1"]
+                self._start(disk)
+                slot = self._slot()
+                good = [each for each in "AB" if self._boot_variables().get(f"{each}_OK") == "1"]
                 self._wait_for_answers(heard + 1)
-                answering += 1
             except BoardError as error:
-                self._holds(f"boots after a cut: {name}", False, str(error)[-500:])
+                self._holds(f"after a cut: {name}", False, str(error)[-500:])
                 continue
             finally:
                 self._cut_power()
-            intact = [s for s in {slots[-1], *good} if self._digest(self._cut_disk(name), s) == self._works.digests[s]]
-            whole += len(intact) == len({slots[-1], *good})
-            took_s = round(self._clock.now() - started_s, 1)
-            line = {"cut": name, "slot": slots[-1], "good": good, "whole": sorted(intact), "answer_s": took_s}
-            print(json.dumps(line), flush=True)
-            self._cut_disk(name).unlink()
-        self._figure("boots after power cuts", len(slots), "boots", self._cuts, least=True)
-        self._figure("of them answering", answering, "boots", self._cuts, least=True)
-        self._figure("of them where every good slot is whole", whole, "boots", self._cuts, least=True)
+            whole = all(self._digest(disk, each) == self._works.digests[each] for each in {slot, *good})
+            self._holds(f"after a cut: {name}", whole, slot=slot, good=good)
+            disk.unlink()
+        self._figure("power cuts that were started from", len(names), "cuts", self._cuts, least=True)
         self._answers_are_right()
+
+    def empty_variables(self) -> None:
+        """GRUB goes on without its variables, as grub-editenv leaves them for a moment."""
         self._resume()
-        self._say(f": >{GRUBENV}; sync")  # as grub-editenv leaves it for a moment
+        self._say(f": >{GRUBENV}; sync")
         self._cut_power()
         self._board = Board(self._disk, self._works.updates, self._log, self._clock)
         said = self._machine.wait_for("moedge: slot (.*)", BOOT_S)[1]
@@ -351,13 +347,15 @@ class Scenario:
         raw.unlink()
         return digest
 
-    def _figure(self, name: str, value: float, unit: str, bound: float | None = None, *, least: bool = False) -> None:
-        self.right.append(report(name, value, unit, bound, least=least))
+    def _figure(
+        self, name: str, value: float, unit: str, bound: float | None = None, *, least: bool = False, **more: Any
+    ) -> None:
+        self.right.append(report(name, value, unit, bound, least=least, **more))
 
-    def _holds(self, name: str, holds: bool, said: str = "") -> None:
+    def _holds(self, name: str, holds: bool, said: str = "", **more: Any) -> None:
         if not holds:
             print(json.dumps({"name": name, "said": said}), flush=True)
-        self._figure(name, float(holds), "true", 1, least=True)
+        self._figure(name, float(holds), "true", 1, least=True, **more)
 
 
 def _spread(moments: list[tuple[str, Callable[[], object]]], count: int) -> list[tuple[str, Callable[[], object]]]:
