@@ -92,7 +92,8 @@ def mend_variables(grubenv: Path = GRUBENV) -> bool:
     listed = subprocess.run(["grub-editenv", str(grubenv), "list"], capture_output=True, check=False)
     if listed.returncode == 0:
         return False
-    write_durably(grubenv, grubenv.with_name("grubenv.last").read_bytes())
+    # In place, on a partition that is mounted sync: FAT refuses modes, and a power cut here is mended by the next boot.
+    grubenv.write_bytes(grubenv.with_name("grubenv.last").read_bytes())
     return True
 
 
