@@ -155,12 +155,12 @@ lock-deb: $(VENV)-wheels/.installed ## choose anew which versions of Python libr
 	  --generate-hashes --python-version $$python --python-platform aarch64-manylinux_2_28 --no-annotate --no-header \
 	  --output-file devices/debian/requirements-$$python.txt || exit 1; done
 
-# Of test-image: how often the power is cut during one update.
+# Of test-image: how often the power is cut during one update; ONLY=part,part of benchmarks/board_image/README.md.
 CUTS ?= 10
 
 test-image: $(VENV)/.installed-dev ## build an image, boot it in qemu, update it, cut its power: an hour and more, root; needs `make demo deb` before
 	PYTHONPATH=benchmarks $(BIN)/python -m board_image out/image --package dist/moedge_*~deb12_arm64.deb \
-	  --bundle out/demo/panel-int4 --cuts $(CUTS)
+	  --bundle out/demo/panel-int4 --cuts $(CUTS) $(if $(ONLY),--only $(ONLY))
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(VENV)-wheels out build dist

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,10 @@ from board_image import samples
 
 ROOT = Path(__file__).parent.parent.parent
 EPOCH = "1790000000"
-VERSION = "1.0"
+VERSIONS = {"A": "1.0", "B": "1.1"}
+"""Of the image, and of the update that the other slot gets."""
 CONTENT_BYTES = 4 * MIB
-"""Of bundles that are refused before anything of them is written."""
+"""Of bundles that are refused."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,17 @@ class Works:
 
     Attributes:
         image: With a seed.
-        updates: A disk with update bundles: `same`, with the image's own root file system, which has to prove itself in
-            the other slot as any other; and those to be refused: older, stranger, tampered, unsigned.
+        updates: A disk with update bundles: `newer`, to be installed; and those to be refused: older, stranger,
+            tampered, unsigned.
+        digests: SHA-256 of the root file system that belongs into each slot.
+        root_bytes: Size of the update's.
         port: Of the broker that the seed names.
     """
 
     image: Path
     updates: Path
+    digests: dict[str, str]
+    root_bytes: int
     port: int
 
     @classmethod
@@ -44,31 +51,26 @@ class Works:
         """Build what is not there yet."""
         os.environ.setdefault("SOURCE_DATE_EPOCH", EPOCH)
         out.mkdir(parents=True, exist_ok=True)
-        image, disk, port_file = out / "board.img", out / "updates.img", out / "port"
+        image, update, disk, port_file = out / "board.img", out / "newer.raucb", out / "updates.img", out / "port"
         ours, stranger = samples.Signer.make(out, "ours"), samples.Signer.make(out, "stranger")
         if not port_file.exists():
             port_file.write_text(str(_free_port()))
         port = int(port_file.read_text())
+        common = ("--overlay", samples.overlay(out / "overlay"), "--cache", out / "cache")
         if not image.exists():
             data = samples.data(out / "data", bundle, ROOT / "examples" / "panel" / "video" / "panel.mp4")
-            options = ("--data", data, "--seed", samples.seed(out / "seed", port), "--cache", out / "cache")
-            overlay = samples.overlay(out / "overlay")
-            samples.build(image, package, ours, "--version", VERSION, "--overlay", overlay, *options)
-        bundles = out / "bundles"
-        shutil.rmtree(bundles, ignore_errors=True)
-        bundles.mkdir()
-        _bundle(bundles / "same.raucb", ours, VERSION, root_of(image))
-        _bundle(bundles / "older.raucb", ours, "0.9", os.urandom(CONTENT_BYTES))
-        _bundle(bundles / "stranger.raucb", stranger, "2.0", os.urandom(CONTENT_BYTES))
-        _bundle(bundles / "tampered.raucb", ours, "2.0", os.urandom(CONTENT_BYTES))
-        whole = bytearray((bundles / "tampered.raucb").read_bytes())
-        (bundles / "unsigned.raucb").write_bytes(whole[:CONTENT_BYTES])
-        whole[len(whole) // 2] ^= 1
-        (bundles / "tampered.raucb").write_bytes(whole)
-        size = sum(path.stat().st_size for path in bundles.iterdir()) // MIB + 64
-        disk.unlink(missing_ok=True)
-        samples.run("mke2fs", "-q", "-t", "ext4", "-d", bundles, disk, f"{size}M")
-        return cls(image, disk, port)
+            options = ("--data", data, "--seed", samples.seed(out / "seed", port), *common)
+            samples.build(image, package, ours, "--version", VERSIONS["A"], *options)
+        if not update.exists():
+            signed = ("--update", "--cert", ours.certificate, "--key", ours.key)
+            samples.build(update, package, ours, "--version", VERSIONS["B"], *signed, *common)
+        if not disk.exists():
+            _disk_of_updates(out, update, disk, ours, stranger)
+        unpacked = subprocess.run(["unsquashfs", "-cat", update, "root.img"], capture_output=True, check=True).stdout
+        digests = {"A": root_of(image), "B": unpacked}
+        return cls(
+            image, disk, {slot: hashlib.sha256(root).hexdigest() for slot, root in digests.items()}, len(unpacked), port
+        )
 
 
 def root_of(image: Path) -> bytes:
@@ -84,7 +86,25 @@ def squashfs_in(file: BinaryIO) -> bytes:
     start = file.tell()
     used = int.from_bytes(file.read(48)[40:48], "little")
     file.seek(start)
-    return file.read(used)
+    return file.read(-(-used // 4096) * 4096)  # mksquashfs fills up to this size
+
+
+def _disk_of_updates(out: Path, update: Path, disk: Path, ours: samples.Signer, stranger: samples.Signer) -> None:
+    with tempfile.TemporaryDirectory(dir=out) as name:
+        bundles = Path(name)
+        shutil.copyfile(update, bundles / "newer.raucb")
+        for bundle, signer, version in (
+            ("older", ours, "0.9"),
+            ("stranger", stranger, "2.0"),
+            ("tampered", ours, "2.0"),
+        ):
+            _bundle(bundles / f"{bundle}.raucb", signer, version, os.urandom(CONTENT_BYTES))
+        whole = bytearray((bundles / "tampered.raucb").read_bytes())
+        (bundles / "unsigned.raucb").write_bytes(whole[:CONTENT_BYTES])
+        whole[len(whole) // 2] ^= 1
+        (bundles / "tampered.raucb").write_bytes(whole)
+        size = sum(path.stat().st_size for path in bundles.iterdir()) // MIB + 64
+        samples.run("mke2fs", "-q", "-t", "ext4", "-d", bundles, disk, f"{size}M")
 
 
 def _bundle(made: Path, signer: samples.Signer, version: str, content: bytes) -> None:

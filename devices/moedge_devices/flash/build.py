@@ -128,6 +128,7 @@ def _root_file_system(sources: Sources, cache: Path, say: Say) -> Iterator[tuple
     if os.geteuid() != 0:
         raise ConfigError("Building an image needs root: run the command with sudo.", key="flash.root")
     python_for_byte_code()
+    cache = cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="flash-", dir=cache) as name:
         work = Path(name)

@@ -140,6 +140,8 @@ def confirm() -> int:
     slot = board.booted_slot(Path("/proc/cmdline").read_text())
     release = board.assignments(board.OS_RELEASE.read_text())
     name = f"{release['IMAGE_VERSION']} in slot {slot}"
+    if board.mend_variables():
+        _say("The boot loader's variables were lost in a power cut; those of the last boot are back.")
     if not board.is_confirmed(slot, release["BUILD_ID"]):
         config = load_update_config(None)
         daemon = RunningDaemon(config.runtime_directory)

@@ -88,6 +88,20 @@ def other_is_good(slot: str, grubenv: Path = GRUBENV, backend: Path = BACKEND) -
     return assignments(listed.stdout).get(f"{other}_OK") == "1"
 
 
+def mend_variables(grubenv: Path = GRUBENV) -> bool:
+    """Put back the variables of the last good boot if a power cut has emptied them: nobody can mark a slot without.
+
+    Returns:
+        Whether there was something to mend.
+    """
+    listed = subprocess.run(["grub-editenv", str(grubenv), "list"], capture_output=True, check=False)
+    if listed.returncode == 0:
+        return False
+    # In place, on a partition that is mounted sync: FAT refuses modes, and a power cut here is mended by the next boot.
+    grubenv.write_bytes(grubenv.with_name("grubenv.last").read_bytes())
+    return True
+
+
 def mark(good: bool) -> None:
     """Tell RAUC, and through it GRUB, what became of the booted slot.
 

@@ -67,7 +67,7 @@ def run(command: Sequence[str | Path], what: str, environment: Mapping[str, str]
         env={**os.environ, **(environment or {})},
     )
     if done.returncode:
-        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-8:])
+        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-20:])
         raise StorageError(
             f"{what}: `{Path(str(command[0])).name}` ended with code {done.returncode}:\n{said}", key="flash.tool"
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from moedge_devices.flash.build import manifest
 from moedge_devices.flash.command import flash
 from moedge_devices.flash.layout import MIB, partitions
 from moedge_devices.flash.recipe import recipe_directory, recipe_for
-from moedge_devices.flash.rootfs import MIRROR, Sources, lay_over, squash
+from moedge_devices.flash.rootfs import MIRROR, Sources, debian_archive, lay_over, squash
 from moedge_devices.profile.load import shipped_profiles
 from moedge_runtime.errors import ConfigError
 
@@ -42,6 +44,43 @@ def test_every_recipe_names_profiles_that_exist() -> None:
     for name in names:
         recipe = recipe_for(name)
         assert recipe.name == name and set(recipe.profiles) <= set(shipped_profiles())
+
+
+@pytest.mark.skipif("VERSION_CODENAME=bookworm" not in Path("/etc/os-release").read_text(), reason="needs Debian 12")
+def test_every_recipe_names_the_essential_packages() -> None:
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${Essential}\n"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    essential = {line.removesuffix(" yes") for line in listed if line.endswith(" yes")}
+    assert "dash" in essential
+    for path in recipe_directory().glob("*.yaml"):
+        assert essential <= set(recipe_for(path.stem).packages)
+
+
+@pytest.mark.skipif(shutil.which("mmdebstrap") is None or os.geteuid() != 0, reason="needs mmdebstrap and root")
+def test_debian_is_unpacked_and_its_packages_are_kept_for_the_next_build(tmp_path: Path) -> None:
+    repository, cache = tmp_path / "repository", tmp_path / "cache"
+    package = repository / "one"
+    (package / "DEBIAN").mkdir(parents=True)
+    (package / "bin").mkdir()
+    (package / "bin/one").write_text("one\n")
+    control = "Package: one\nVersion: 1\nArchitecture: arm64\nMaintainer: a\nDescription: one\n"
+    (package / "DEBIAN/control").write_text(control)
+    subprocess.run(["dpkg-deb", "--build", "one", "one.deb"], cwd=repository, check=True, capture_output=True)
+    index = subprocess.run(["dpkg-scanpackages", "."], cwd=repository, check=True, capture_output=True).stdout
+    (repository / "Packages").write_bytes(index)
+    tmp_path.chmod(0o755)
+    given = replace(
+        sources(tmp_path),
+        recipe=small_recipe().model_copy(update={"packages": ("one",)}),
+        mirror=f"deb [trusted=yes] copy://{repository} ./",
+    )
+    for _ in range(2):
+        archive = debian_archive(given, cache, lambda _: None)
+        listed = subprocess.run(["tar", "--list", "--file", archive], capture_output=True, text=True, check=True).stdout
+        assert "./usr/bin/one\n" in listed
+        assert [path.name for path in (cache / "packages").iterdir()] == ["one_1_arm64.deb"]
+        archive.unlink()
+        (repository / "one.deb").unlink(missing_ok=True)
 
 
 def test_a_board_without_a_recipe_is_told_so() -> None:

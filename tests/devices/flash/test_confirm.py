@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from moedge_devices.flash.confirm import assignments, booted_slot, is_confirmed, note_confirmed, wait_for_answers
+from moedge_devices.flash.confirm import (
+    assignments,
+    booted_slot,
+    is_confirmed,
+    mend_variables,
+    note_confirmed,
+    wait_for_answers,
+)
 from moedge_devices.store.daemon import Said
 from moedge_runtime.errors import StorageError
 
@@ -48,3 +57,17 @@ def test_the_slot_is_the_kernels() -> None:
 def test_assignments_of_os_release_and_grubenv() -> None:
     text = '# GRUB Environment Block\nORDER=A B\nIMAGE_VERSION="1.0"\n'
     assert assignments(text) == {"ORDER": "A B", "IMAGE_VERSION": "1.0"}
+
+
+@pytest.mark.skipif(shutil.which("grub-editenv") is None, reason="needs grub-common")
+def test_variables_that_a_power_cut_emptied_are_those_of_the_last_boot_again(tmp_path: Path) -> None:
+    grubenv, last = tmp_path / "grubenv", tmp_path / "grubenv.last"
+    for path in (grubenv, last):
+        subprocess.run(["grub-editenv", path, "create"], check=True)
+        subprocess.run(["grub-editenv", path, "set", "ORDER=B A"], check=True)
+    assert not mend_variables(grubenv)
+    grubenv.write_bytes(b"")
+    assert mend_variables(grubenv)
+    subprocess.run(["grub-editenv", grubenv, "set", "B_OK=1"], check=True)
+    listed = subprocess.run(["grub-editenv", grubenv, "list"], capture_output=True, text=True, check=True).stdout
+    assert assignments(listed) == {"ORDER": "B A", "B_OK": "1"}
