@@ -23,10 +23,10 @@ void even(const char* name, uint64_t value) {
   throw CoreError(MOEDGE_BAD_OPTION, std::string(name) + "=" + grouped(value) + "; at 4 bits it must be even");
 }
 
-// Of the file by the kernel, or where that cannot be by threads; of each record both parts at once.
+// Of the file by the kernel, of each record both parts at once; or where that cannot be by threads.
 std::unique_ptr<moedge::Reads> reads_of(std::unique_ptr<moedge::FileSource> source, uint32_t records) {
   if (auto reads = moedge::KernelReads::open(source, 2 * records)) return reads;
-  return std::make_unique<moedge::ThreadReads>(std::move(source), 2 * records);
+  return std::make_unique<moedge::ThreadReads>(std::move(source), records);
 }
 
 std::unique_ptr<moedge_core> make(const moedge_core_options& options) {

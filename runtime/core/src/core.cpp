@@ -48,7 +48,7 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
       fc1_tiles_of_task_(fc1_tiles_of_task(layout.quantization)),
       fc1_tasks_(divide_up(layout.fc1.tiles, fc1_tiles_of_task_)),
       fc2_tasks_(divide_up(layout.fc2.tiles, kFc2TilesOfTask)),
-      buffer_bytes_(buffer_bytes(options, layout, file)),
+      buffer_bytes_(buffer_bytes(options, layout, file, 1 + reads->threads())),
       pager_(slots_for(options.budget_bytes), std::move(reads), std::move(file), options.top_k, options.readers,
              options.prefetch, events_),
       pool_(std::make_shared<ThreadPool>(options.threads)) {
@@ -67,7 +67,8 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
 
 // --- the budget ------------------------------------------------------------------------------------------------------
 
-Core::BufferBytes Core::buffer_bytes(const CoreOptions& options, const RecordLayout& layout, const RecordFile& file) {
+Core::BufferBytes Core::buffer_bytes(const CoreOptions& options, const RecordLayout& layout, const RecordFile& file,
+                                     uint32_t reading_threads) {
   const uint64_t kept_rows = uint64_t{std::min(kMostTokensKept, options.max_tokens)} * options.top_k;
   const uint64_t activated_rows = std::max(uint64_t{kWindow} * options.max_tokens, kept_rows);
   BufferBytes bytes;
@@ -76,7 +77,7 @@ Core::BufferBytes Core::buffer_bytes(const CoreOptions& options, const RecordLay
   bytes.kept = kept_rows * layout.hidden * sizeof(float);
   bytes.all = bytes.inputs + bytes.activated + bytes.kept + uint64_t{options.max_tokens} * options.top_k * kPickBytes +
               uint64_t{file.records()} * kTableBytes + file.experts * sizeof(Job) +
-              (options.threads + 1 + 2 * options.readers) * kThreadBytes;
+              (options.threads + reading_threads) * kThreadBytes;
   return bytes;
 }
 

@@ -70,7 +70,8 @@ class Core {
     uint64_t kept = 0;
     uint64_t all = 0;  // these, tables and stacks
   };
-  static BufferBytes buffer_bytes(const CoreOptions& options, const RecordLayout& layout, const RecordFile& file);
+  static BufferBytes buffer_bytes(const CoreOptions& options, const RecordLayout& layout, const RecordFile& file,
+                                  uint32_t reading_threads);
   SlotCounts slots_for(uint64_t budget_bytes) const;
   uint64_t bytes_in_force(uint64_t budget_bytes, SlotCounts counts) const;
   void work();

@@ -26,6 +26,7 @@ class KernelReads : public Reads {
   void begin(const Read& read) override;
   std::optional<ReadResult> wait(std::chrono::milliseconds limit) override;
   bool direct() const override { return source_->direct(); }
+  uint32_t threads() const override { return 0; }
 
  private:
   struct Place {

@@ -35,6 +35,9 @@ class Reads {
 
   // Whether reads bypass the page cache.
   virtual bool direct() const = 0;
+
+  // How many threads it has.
+  virtual uint32_t threads() const = 0;
 };
 
 }  // namespace moedge

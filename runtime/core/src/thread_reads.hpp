@@ -25,6 +25,7 @@ class ThreadReads : public Reads {
   void begin(const Read& read) override;
   std::optional<ReadResult> wait(std::chrono::milliseconds limit) override;
   bool direct() const override { return source_->direct(); }
+  uint32_t threads() const override { return static_cast<uint32_t>(threads_.size()); }
 
  private:
   void stop();

@@ -140,9 +140,9 @@ def test_more_memory_or_a_faster_board_is_never_slower(
         layers=speeds.layers * faster,
         vision=speeds.vision * faster,
     )
-    for after in (
-        predict(case(memory_gib * more), routing, frame),
-        predict(replace(base, speeds=quick), routing, frame),
-    ):
-        assert after.warm.prefill_s <= before.warm.prefill_s * 1.000001
-        assert after.token.seconds <= before.token.seconds * 1.000001
+    for changed in (case(memory_gib * more), replace(base, speeds=quick)):
+        after = predict(changed, routing, frame)
+        assert after.warm.seconds <= before.warm.seconds * 1.000001
+        if changed.memory.vision_resident == base.memory.vision_resident:  # else it takes memory of experts
+            assert after.warm.prefill_s <= before.warm.prefill_s * 1.000001
+            assert after.token.seconds <= before.token.seconds * 1.000001
