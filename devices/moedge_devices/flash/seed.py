@@ -18,10 +18,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from moedge_runtime.durable import sync_path
 from moedge_runtime.errors import ConfigError, StorageError
 
 from moedge_devices.flash.layout import MIB, SEED_PARTITION
-from moedge_devices.store.durable import sync_directory, write_durably
+from moedge_devices.store.durable import write_durably
 
 PARTITION = Path("/dev/disk/by-partlabel") / SEED_PARTITION
 TARGET = Path("/etc/moedge")
@@ -133,7 +134,7 @@ def take(partition: Path = PARTITION, target: Path = TARGET, state: Path = STATE
             write_durably(target / name, content)
             _own(target / name)
         if files:
-            sync_directory(target)
+            sync_path(target)
             write_durably(note, json.dumps({"sha256": digest, "files": sorted(files)}).encode())
         wipe(partition)
     except OSError as error:

@@ -6,14 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory last."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from moedge_runtime.durable import sync_path
 
 
 def make_directory(path: Path) -> None:
@@ -23,7 +16,7 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     path.chmod(0o755)
-    sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -40,13 +33,13 @@ def write_durably(path: Path, content: bytes) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
-    sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 def remove_durably(path: Path) -> None:
     """Remove a file, which may be gone already, and make that last."""
     path.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 def link_durably(path: Path, target: str) -> None:
@@ -55,4 +48,4 @@ def link_durably(path: Path, target: str) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(target)
     draft.replace(path)
-    sync_directory(path.parent)
+    sync_path(path.parent)

@@ -23,11 +23,12 @@ from pathlib import Path
 
 from moedge_runtime.bundle import Bundle, Manifest
 from moedge_runtime.bundle.reader import CHECKSUM_NAME, MANIFEST_NAME, checksum_line
+from moedge_runtime.durable import sync_path
 from moedge_runtime.errors import ConfigError, StorageError
 from pydantic import ValidationError
 
 from moedge_devices.store.documents import Release
-from moedge_devices.store.durable import link_durably, make_directory, remove_durably, sync_directory, write_durably
+from moedge_devices.store.durable import link_durably, make_directory, remove_durably, write_durably
 from moedge_devices.store.errors import storage_errors
 
 DEFAULT_STORE = Path("/var/lib/moedge/store")
@@ -148,7 +149,7 @@ class Store:
         make_directory(destination.parent)
         partial.chmod(0o444)
         partial.replace(destination)
-        sync_directory(destination.parent)
+        sync_path(destination.parent)
 
     def is_whole(self, release: Release, manifest: Manifest) -> bool:
         """Whether a version is there and every file of it is the one in files/, not one that was damaged."""
@@ -182,13 +183,13 @@ class Store:
                 if each == self.partial:
                     break
                 each.chmod(0o755)
-                sync_directory(each)
+                sync_path(each)
         record = self.releases / release.name / f"{release.version}.json"
         make_directory(record.parent)
         write_durably(record, release.model_dump_json().encode())
         make_directory(destination.parent)
         draft.replace(destination)
-        sync_directory(destination.parent)
+        sync_path(destination.parent)
         return destination
 
     def use(self, name: str, version: str) -> None:
@@ -277,7 +278,7 @@ class Store:
         aside = self.partial / f"removed-{path.parent.name}@{path.name}"
         shutil.rmtree(aside, ignore_errors=True)
         path.replace(aside)
-        sync_directory(path.parent)
+        sync_path(path.parent)
 
     def _record(self, name: str, version: str) -> Release:
         record = self.releases / name / f"{version}.json"
@@ -298,7 +299,7 @@ class Store:
         draft.unlink(missing_ok=True)
         self._link(existing, draft)
         draft.replace(path)
-        sync_directory(path.parent)
+        sync_path(path.parent)
 
     def _link(self, existing: Path, new: Path) -> None:
         try:

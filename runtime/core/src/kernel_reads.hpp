@@ -1,4 +1,4 @@
-// Reads that the kernel does by itself (Linux AIO): no thread has to be woken for the flash to go on with the next.
+// Reads that the kernel does by itself (Linux AIO): the flash goes on with those that have begun, whatever threads do.
 #pragma once
 
 #include <linux/aio_abi.h>

@@ -36,7 +36,7 @@ struct PagerStatistics {
 // something is computed, never what.
 class Pager {
  public:
-  //   reads         can have two parts of each record under way
+  //   reads         can have two for each of `most_at_once` under way
   //   most_at_once  records of a prefill that are read at once
   Pager(SlotCounts counts, std::unique_ptr<Reads> reads, RecordFile file, uint32_t top_k, uint32_t most_at_once,
         bool prefetch, Events& events);

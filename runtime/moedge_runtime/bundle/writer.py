@@ -14,6 +14,7 @@ from types import TracebackType
 from moedge_runtime.bundle.manifest import FileEntry, Manifest
 from moedge_runtime.bundle.reader import CHECKSUM_NAME, MANIFEST_NAME, checksum_line
 from moedge_runtime.bundle.verify import sha256_of
+from moedge_runtime.durable import sync_path
 from moedge_runtime.errors import StorageError
 
 
@@ -99,8 +100,8 @@ class BundleWriter:
             (self.path / MANIFEST_NAME).write_bytes(content)
             (self.path / CHECKSUM_NAME).write_text(checksum_line(content))
             for path in self.path.rglob("*"):
-                _fsync(path)
-            _fsync(self.path)
+                sync_path(path)
+            sync_path(self.path)
             if self.destination.exists():
                 replaced = self.workspace / "replaced"
                 self.destination.rename(replaced)
@@ -112,7 +113,7 @@ class BundleWriter:
             else:
                 self.path.rename(self.destination)
             self._finished = True
-            _fsync(self.destination.parent)
+            sync_path(self.destination.parent)
 
     def _check_destination(self) -> None:
         if self.destination.exists() and not self._overwrite:
@@ -184,11 +185,3 @@ def _free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

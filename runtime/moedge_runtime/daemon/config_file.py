@@ -10,6 +10,7 @@ from typing import Literal
 from moedge_runtime.config import Config
 from moedge_runtime.config.load import load_config, parse_config
 from moedge_runtime.config.pushed import pushed_path
+from moedge_runtime.durable import sync_path
 from moedge_runtime.errors import ConfigError, RequestError, StorageError
 from moedge_runtime.strict_json import parse_json
 
@@ -85,7 +86,7 @@ class NewConfig:
         try:
             for path, draft in self._drafts.items():
                 draft.replace(path)
-            _sync(self._path.parent)
+            sync_path(self._path.parent)
         except OSError as error:
             self.discard()
             raise self._not_writable(error) from error
@@ -104,7 +105,7 @@ class NewConfig:
             before = self._before.stat()
             if not path.parent.exists():
                 path.parent.mkdir(mode=0o750)
-                _sync(path.parent.parent)
+                sync_path(path.parent.parent)
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 with suppress(OSError):  # only root gives files away
@@ -126,14 +127,6 @@ class NewConfig:
             f"write into its directory (docs/install.md), or change the file on the board and send the request reload.",
             key="config.not_writable",
         )
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_device_file(text: str, device: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moedge_runtime.bundle import TextInfo
+from moedge_runtime.durable import sync_path
 from moedge_runtime.errors import ConfigError, StorageError
 from moedge_runtime.strict_json import MAX_INTEGER, parse_json
 
@@ -39,11 +40,7 @@ def save_counts(path: Path, counts: Counts, text: TextInfo) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_path(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
