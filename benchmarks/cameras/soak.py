@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -78,9 +79,19 @@ def main() -> int:
                 "VIDEO": str(VIDEO),
                 "COMMAND": shlex.join([sys.executable, "-c", PLAYER, str(place)]),
             }
-            held = run([*MOEDGE, "run", "--config", str(CONFIG)], environment, address, arguments.minutes * 60)
+            config = write_config(place)
+            held = run([*MOEDGE, "run", "--config", str(config)], environment, address, arguments.minutes * 60)
         broker.close()
     return 0 if held else 1
+
+
+def write_config(place: Path) -> Path:
+    """The documented configuration, with the monitoring on a port that is free: the usual one may be another moedge's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    config = place / CONFIG.name
+    config.write_text(f"{CONFIG.read_text(encoding='utf-8')}metrics:\n  port: {port}\n", encoding="utf-8")
+    return config
 
 
 class Heard:
