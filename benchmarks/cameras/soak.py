@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def write_config(place: Path) -> Path:
-    """The documented configuration, with the monitoring on a port that is free: the usual one may be another moedge's."""
+    """The documented configuration, its monitoring on a free port: the usual one may be another moedge's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     config = place / CONFIG.name

@@ -3,9 +3,9 @@
     python -m full_size.export --out out/bench-export --tokenizer tokenizer.json
 
 Exports the whole synthetic model once without a stop, then a cut of two layers: from memory, from sharded safetensors
-that are not in the page cache, and killed with SIGKILL five times, going on with what is there each time. Prints one JSON object a
-line (`name`, `value`, `unit`, `bound`, `ok`). Exit code 1 if a bound was broken. Needs 35 GB of disk, 50 GB with
---kill-whole; what it writes is removed again, but with --keep.
+that are not in the page cache, and killed with SIGKILL five times, going on with what is there each time. Prints one
+JSON object a line (`name`, `value`, `unit`, `bound`, `ok`). Exit code 1 if a bound was broken. Needs 20 GB of disk,
+37 GB with --kill-whole; what it writes is removed again, but with --keep.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -56,7 +58,7 @@ class Run:
         say: Callable[[str], None],
     ) -> None:
         self.rounds, self.frames, self.peers, self.say = rounds, frames, peers, say
-        self._directory, self._tokenizer, self._layers = directory, tokenizer, layers
+        self.directory, self.tokenizer, self.layers = directory, tokenizer, layers
         self._results = directory / f"results-{layers}"
         self._results.mkdir(parents=True, exist_ok=True)
         self._seed = 0
@@ -68,8 +70,8 @@ class Run:
     def artifacts(self) -> Artifacts:
         """Bundles and the GGUF file, made if they are not there."""
         if self._artifacts is None:
-            models = self._directory / f"models-{self._layers}"
-            self._artifacts = prepare(models, self._tokenizer, self._layers, self.peers.python, self.say)
+            models = self.directory / f"models-{self.layers}"
+            self._artifacts = prepare(models, self.tokenizer, self.layers, self.peers.python, self.say)
         return self._artifacts
 
     @property
@@ -107,6 +109,13 @@ class Run:
         (self._results / "table.md").write_text(markdown(results), encoding="utf-8")
         paths = [self._results / "table.md", *draw(results, self._results)]
         self.say(f"wrote {', '.join(path.name for path in paths)} to {self._results}")
+
+
+def export(run: Run) -> bool:
+    """`moedge export` itself, killed and resumed too."""
+    command = [sys.executable, "-m", "full_size.export", "--out", run.directory / "export", "--kill-whole"]
+    sizes = ["--tokenizer", run.tokenizer, "--layers", str(run.layers)]
+    return subprocess.run([*command, *sizes], check=False).returncode == 0
 
 
 def resident(run: Run) -> bool:
@@ -210,6 +219,7 @@ def vision(run: Run) -> bool:
 
 
 PARTS: dict[str, Callable[[Run], bool]] = {
+    "export": export,
     "resident": resident,
     "capped": capped,
     "uniform": uniform,
