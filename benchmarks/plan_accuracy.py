@@ -1,8 +1,10 @@
 """How far `moedge plan` is from what `moedge bench` measures on this machine, at several memory budgets.
 
-Before each budget the machine is measured as `moedge doctor --bundle` does, unless --device names a report of it or a
-profile; then the budget is planned and benchmarked. Prints one JSON object a line: `value` is planned over measured
-where there is a bound. Exits 1 if a bound is not kept. It means nothing while other programs run.
+First `moedge bench` says, with another picture, how many different experts a prefill of this bundle chooses. Before
+each budget the machine is measured as `moedge doctor --bundle` does, unless --device names a report of it or a profile;
+then the budget is planned and benchmarked, in memory that a virtual machine's host has found before. Prints one JSON
+object a line: `value` is planned over measured where there is a bound. Exits 1 if a bound is not kept. It means nothing
+while other programs run.
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from expert_core.guest_memory import touch_memory
 from machine import machine
 from moedge_devices.doctor.measure import measure
 from moedge_devices.doctor.measured_profile import measured_profile
@@ -24,9 +30,11 @@ from moedge_devices.plan.calibration import calibration
 from moedge_devices.plan.prediction import USUAL_FRAME, Frame
 from moedge_devices.plan.subject import find_subject
 from moedge_devices.profile import Profile, find_profile, shipped_profiles
+from moedge_runtime.bench.rounds import FRAMES, synthetic_picture
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config.values import parse_size
 from moedge_runtime.inference.expert_core.memory import available_memory, total_memory
+from PIL import Image
 
 BOUND = 0.25
 """Acceptance: a plan is within 25 % of the benchmark."""
@@ -35,13 +43,16 @@ BOUND = 0.25
 def main() -> None:
     arguments = _arguments()
     print(json.dumps({"machine": machine(), "bundle": arguments.bundle, "load": os.getloadavg()[0]}))
+    chosen = prefill_experts(arguments)
     good = True
     for budget in arguments.budgets.split(","):
         # Anew for each budget: the bandwidth of a shared disk changes from one minute to the next.
         profile = find_profile(arguments.device) if arguments.device else measure_machine(Path(arguments.bundle))
-        _plan(arguments.bundle, profile, budget, arguments.routing, USUAL_FRAME)  # refused before it is measured
-        measured = bench(arguments.bundle, budget, arguments.tokens, arguments.rounds)
-        for line in compare(arguments.bundle, profile, budget, arguments.routing, measured):
+        plan_frame = partial(_plan, arguments.bundle, profile, budget, arguments.routing)
+        plan_frame(USUAL_FRAME)  # refused before it is measured
+        touch_memory(parse_size(budget))
+        measured = bench(arguments.bundle, budget, "--tokens", arguments.tokens, "--rounds", arguments.rounds)
+        for line in compare(budget, plan_frame, measured, chosen):
             print(json.dumps(line), flush=True)
             good &= line["ok"] is not False
     sys.exit(0 if good else 1)
@@ -76,21 +87,40 @@ def measure_machine(bundle: Path) -> Profile:
     return profile
 
 
-def bench(bundle: str, budget: str, tokens: int, rounds: int) -> dict[str, Any]:
+def prefill_experts(arguments: argparse.Namespace) -> dict[str, float]:
+    """Different experts of a layer that a prefill chooses by kind of frame, of a picture that is not asked about."""
+    with tempfile.TemporaryDirectory() as directory:
+        picture = Path(directory) / "picture.png"
+        Image.fromarray(synthetic_picture(seed=1)).save(picture)
+        budget = arguments.budgets.split(",")[0]
+        measured = bench(arguments.bundle, budget, "--image", picture, "--tokens", 1, "--rounds", 1)
+    return {frame["name"]: frame["prefill_experts"] for frame in measured["frames"]}
+
+
+def bench(bundle: str, budget: str, *options: object) -> dict[str, Any]:
     """What `moedge bench --json` measures in a process of its own."""
     command = [sys.executable, "-m", "moedge_runtime", "bench", bundle, "--memory", budget, "--json"]
-    command += ["--tokens", str(tokens), "--rounds", str(rounds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([*command, *map(str, options)], stdout=subprocess.PIPE, check=True)
     content: dict[str, Any] = json.loads(done.stdout)
     return content
 
 
-def compare(bundle: str, profile: Profile, budget: str, routing: str, measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """Lines of one budget: first tokens of the cold frame and of the same scene, and decoding of the latter."""
+def compare(
+    budget: str, plan_frame: Callable[[Frame], BoardPlan], measured: dict[str, Any], chosen: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Lines of one budget: first tokens of every kind of frame, and decoding after the last one.
+
+    Args:
+        budget: Its name.
+        plan_frame: Plans a frame under this budget.
+        measured: By `moedge bench --json`.
+        chosen: Experts of a prefill, by kind of frame.
+    """
     lines = []
-    for name, kind in (("cold frame", "cold"), ("same scene", "warm")):
-        frame = next(each for each in measured["frames"] if each["name"] == name)
-        plan = _plan(bundle, profile, budget, routing, Frame(frame["prefill_tokens"], frame["image_tokens"]))
+    for frame in measured["frames"]:
+        name = frame["name"]
+        kind = "cold" if name == FRAMES[0] else "warm"
+        plan = plan_frame(Frame(frame["prefill_tokens"], frame["image_tokens"], chosen[name]))
         planned = getattr(plan.predictions[0], kind)
         lines.append(_line(f"{budget}, {name}: first token", planned.seconds / frame["first_token_s"]))
         prefill_s = frame["prefill_compute_s"] + frame["flash_wait_s"]
@@ -102,7 +132,7 @@ def compare(bundle: str, profile: Profile, budget: str, routing: str, measured: 
         if frame["prefill_read_bytes"]:
             share = planned.missed_bytes / frame["prefill_read_bytes"]
             lines.append(_line(f"{budget}, {name}: bytes read in the prefill", share, bounded=False))
-        if kind == "warm" and frame["decode"]:
+        if name == FRAMES[-1] and frame["decode"]:
             seconds = sum(each["seconds"] * (each["last"] - each["first"] + 1) for each in frame["decode"])
             token_s = seconds / frame["decode"][-1]["last"]
             lines.append(_line(f"{budget}, {name}: tokens a second", token_s / plan.predictions[0].token.seconds))

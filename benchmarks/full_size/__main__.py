@@ -4,8 +4,8 @@
     python -m full_size out/bench-full --tokenizer tokenizer.json --peers out/peers --only curve,vision
 
 Prints one JSON object a line (`name`, `value`, `unit`, `bound`, `ok`); progress goes to stderr. Exit code 1 if a bound
-was broken. Needs root (memory caps, dropping the page cache), 24 GiB of memory for the largest cap, and 37 GB of disk; `export`
-needs as much beside the models of an earlier run.
+was broken. Needs root (memory caps, dropping the page cache), 24 GiB of memory for the largest cap, and 37 GB of disk;
+`export` needs as much beside the models of an earlier run.
 """
 
 from __future__ import annotations

@@ -111,16 +111,16 @@ def plan_board(
         others: Boards that may be proposed instead.
 
     Raises:
-        ConfigError: The storage is none of the board's, or memory or context are out of range.
+        ConfigError: The storage is none of the board's, or memory, context or experts of a prefill are out of range.
     """
-    _check(setup)
+    _check(setup, frame)
     plan = _plan(setup, calibration, frame)
     if plan.verdict == "fits":
         return plan
     return replace(plan, remedies=_remedies(plan, calibration, frame, others))
 
 
-def _check(setup: Setup) -> None:
+def _check(setup: Setup, frame: Frame) -> None:
     profile = setup.profile
     if setup.storage not in profile.storage:
         raise ConfigError(
@@ -138,6 +138,13 @@ def _check(setup: Setup) -> None:
     if not 1 < setup.context <= longest:
         raise ConfigError(
             f"--max-context {setup.context:,} is not possible: this model has 2 to {longest:,}.", key="plan.context"
+        )
+    text = setup.subject.manifest.model.text
+    if frame.experts is not None and not text.num_experts_per_tok <= frame.experts <= text.num_experts:
+        raise ConfigError(
+            f"--prefill-experts {frame.experts:g} is not possible: a token of this model chooses "
+            f"{text.num_experts_per_tok} of {text.num_experts} experts of a layer.",
+            key="plan.prefill_experts",
         )
 
 

@@ -30,6 +30,12 @@ EXIT_REFUSED = 1
     show_default=True,
     help="Assumption behind the verdict: some experts are popular, or none is.",
 )
+@click.option(
+    "--prefill-experts",
+    type=float,
+    metavar="N",
+    help="Different experts of a layer that your pictures choose, as moedge bench prints it.  [default: as text does]",
+)
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="With --all: draw it, e.g. boards.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def plan(
@@ -41,6 +47,7 @@ def plan(
     memory: int | None,
     max_context: int | None,
     routing: str,
+    prefill_experts: float | None,
     plot: Path | None,
     as_json: bool,
 ) -> int:
@@ -53,7 +60,7 @@ def plan(
     from moedge_devices.plan.board_plan import Setup, plan_board  # noqa: PLC0415  `moedge --help` stays fast
     from moedge_devices.plan.calibration import calibration  # noqa: PLC0415
     from moedge_devices.plan.plot import save_plot  # noqa: PLC0415
-    from moedge_devices.plan.prediction import USUAL_FRAME  # noqa: PLC0415
+    from moedge_devices.plan.prediction import Frame  # noqa: PLC0415
     from moedge_devices.plan.report import table, text_report, to_json  # noqa: PLC0415
     from moedge_devices.plan.subject import find_subject  # noqa: PLC0415
     from moedge_devices.profile import find_profile, shipped_profiles  # noqa: PLC0415
@@ -64,6 +71,7 @@ def plan(
         raise click.UsageError("--plot compares boards: give it with --all.")
     if every and memory is not None:
         raise click.UsageError("--memory is of one board: give it with --device.")
+    frame = Frame(experts=prefill_experts)
     known = list(shipped_profiles().values())
     profiles = known if device is None else [find_profile(device)]
     others = [profile for profile in known if profile.family != "generic"]
@@ -72,6 +80,7 @@ def plan(
         plan_board(
             Setup(subject, profile, kind, memory, max_context, routing),  # type: ignore[arg-type]  # click.Choice
             calibration(),
+            frame,
             others=[] if every else others,
         )
         for profile in profiles
@@ -82,9 +91,9 @@ def plan(
     if plot is not None:
         save_plot(plans, plot)
     if as_json:
-        click.echo(json.dumps(to_json(plans, USUAL_FRAME), ensure_ascii=False))
+        click.echo(json.dumps(to_json(plans, frame), ensure_ascii=False))
     else:
-        click.echo(table(plans, USUAL_FRAME) if every else text_report(plans[0], USUAL_FRAME))
+        click.echo(table(plans, frame) if every else text_report(plans[0], frame))
     return EXIT_REFUSED if not every and plans[0].verdict == "refuse" else 0
 
 

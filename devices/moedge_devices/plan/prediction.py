@@ -17,7 +17,7 @@ from moedge_runtime.bundle import Manifest
 from moedge_runtime.inference.memory_plan import CORE_BYTES, MemoryPlan
 
 from moedge_devices.plan.calibration import Calibration, Routing
-from moedge_devices.plan.routing import missed_by_token, missed_in_prefill
+from moedge_devices.plan.routing import missed_by_token, missed_in_prefill, tokens_that_need
 from moedge_devices.plan.speeds import Speeds
 
 RING_SHARE, LEAST_RING, MOST_RING = 8, 2, 32
@@ -31,10 +31,13 @@ class Frame:
     Attributes:
         prefill_tokens: Computed before the first token of the answer, those of the picture included.
         image_tokens: Of the picture.
+        experts: Different experts of a layer that the prefill chooses, on average over the layers; None for as many as
+            tokens choose that do not resemble each other.
     """
 
     prefill_tokens: int = 236
     image_tokens: int = 220
+    experts: float | None = None
 
 
 USUAL_FRAME = Frame()
@@ -147,9 +150,11 @@ def resident_experts(manifest: Manifest, expert_bytes: int) -> float:
 def _first_token(case: Case, routing: Routing, frame: Frame, resident: float) -> FirstToken:
     manifest, speeds, calibration = case.manifest, case.speeds, case.calibration
     text = manifest.model.text
-    missed = _layer_bytes(manifest) * missed_in_prefill(
-        text.num_experts, text.num_experts_per_tok, frame.prefill_tokens, resident, routing
-    )
+    experts, top_k = text.num_experts, text.num_experts_per_tok
+    tokens: float = frame.prefill_tokens
+    if frame.experts is not None:
+        tokens = tokens_that_need(experts, top_k, frame.experts, routing)
+    missed = _layer_bytes(manifest) * missed_in_prefill(experts, top_k, tokens, resident, routing)
     compute_s = layer_operations(manifest, frame.prefill_tokens) / speeds.layers
     compute_s += 2.0 * head_weights(manifest) / speeds.layers  # of the last token only
     compute_s += expert_operations(manifest, frame.prefill_tokens) / speeds.experts

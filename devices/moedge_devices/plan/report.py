@@ -39,7 +39,7 @@ def text_report(plan: BoardPlan, frame: Frame) -> str:
         lines.append(f"  better with {remedy.text}: {remedy.plan.verdict}{_outcome(remedy.plan)}")
     if plan.verdict != "fits" and not plan.remedies:
         lines.append("  nothing that was tried makes it better: storage, context, precision, memory, the known boards")
-    lines += ["", *_assumptions(plan)]
+    lines += ["", *_assumptions(plan, frame)]
     return "\n".join(lines)
 
 
@@ -106,7 +106,11 @@ def to_json(plans: Sequence[BoardPlan], frame: Frame) -> dict[str, Any]:
             "bundle_bytes": bundle_bytes(subject.manifest),
             "expert_bits": subject.manifest.quantization.experts.bits,
         },
-        "frame": {"prefill_tokens": frame.prefill_tokens, "image_tokens": frame.image_tokens},
+        "frame": {
+            "prefill_tokens": frame.prefill_tokens,
+            "image_tokens": frame.image_tokens,
+            "prefill_experts": frame.experts,
+        },
         "boards": [_board_json(plan) for plan in plans],
     }
 
@@ -206,10 +210,15 @@ def _outcome(plan: BoardPlan) -> str:
     return f", first token {first.warm.seconds:.1f} s, {first.token.per_second:.2f} tokens/s"
 
 
-def _assumptions(plan: BoardPlan) -> list[str]:
+def _assumptions(plan: BoardPlan, frame: Frame) -> list[str]:
+    pictures = (
+        "pictures choose as many different experts as text does (moedge bench measures it: --prefill-experts)"
+        if frame.experts is None
+        else f"a prefill chooses {frame.experts:g} different experts of a layer"
+    )
     lines = [
-        "Assumed: routing as on a public trace of text (skewed), or no popular experts (uniform); all computing on the "
-        "CPU; later frames find the most popular experts in memory."
+        f"Assumed: routing as on a public trace of text (skewed), or no popular experts (uniform); {pictures}; all "
+        f"computing on the CPU; later frames find the most popular experts in memory."
     ]
     lines += [
         f"Assumed: {path} = {figure.value:g}: {figure.source}"

@@ -19,6 +19,8 @@ SKEW = 1.7
 TOKEN_STD = 2.26
 SAMPLED_TOKENS = 4000
 
+MOST_TOKENS, BISECTIONS = 1e6, 40
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -37,12 +39,29 @@ def _frequencies(experts: int, top_k: int, routing: Routing) -> tuple[float, ...
     return tuple(sorted(counts.tolist(), reverse=True))
 
 
-def needed_experts(experts: int, top_k: int, tokens: int, routing: Routing) -> float:
+def needed_experts(experts: int, top_k: int, tokens: float, routing: Routing) -> float:
     """Experts of a layer that `tokens` need together."""
     return float(_union(experts, top_k, tokens, routing).sum())
 
 
-def missed_in_prefill(experts: int, top_k: int, tokens: int, resident: float, routing: Routing) -> float:
+def tokens_that_need(experts: int, top_k: int, needed: float, routing: Routing) -> float:
+    """How many independent tokens need as many experts of a layer together as `needed`, of top_k to nearly all.
+
+    The tokens of a picture resemble each other: a prefill of hundreds may choose no more than dozens would that do not.
+    """
+    fewest, most = 1.0, 2.0
+    while needed_experts(experts, top_k, most, routing) < needed and most < MOST_TOKENS:
+        most *= 2
+    for _ in range(BISECTIONS):
+        middle = (fewest + most) / 2
+        if needed_experts(experts, top_k, middle, routing) < needed:
+            fewest = middle
+        else:
+            most = middle
+    return most
+
+
+def missed_in_prefill(experts: int, top_k: int, tokens: float, resident: float, routing: Routing) -> float:
     """Experts of a layer that a prefill needs and that are not among the `resident` ones, the most popular."""
     return float(((1 - _resident(experts, resident, routing)) * _union(experts, top_k, tokens, routing)).sum())
 
@@ -53,7 +72,7 @@ def missed_by_token(experts: int, top_k: int, resident: float, routing: Routing)
     return float(((1 - _resident(experts, resident, routing)) * chosen).sum())
 
 
-def _union(experts: int, top_k: int, tokens: int, routing: Routing) -> Floats:
+def _union(experts: int, top_k: int, tokens: float, routing: Routing) -> Floats:
     """Probability of each expert to be chosen by at least one of `tokens`."""
     union: Floats = 1 - (1 - np.array(_frequencies(experts, top_k, routing))) ** tokens
     return union

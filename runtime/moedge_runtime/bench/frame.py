@@ -39,6 +39,7 @@ class FrameMeasurement:
         prefill: Its bytes are those from the call to the first token.
         decode: Each token after the first.
         pieces: The answer's text as it came.
+        prefill_experts: Different experts of a layer that the prefill chose, on average over the layers.
     """
 
     prefill_tokens: int
@@ -48,6 +49,7 @@ class FrameMeasurement:
     prefill: Share
     decode: list[Share]
     pieces: list[str]
+    prefill_experts: float
 
     @property
     def first_token_s(self) -> float:
@@ -83,6 +85,7 @@ def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
     timing, start = answer.timing, moments[0]
     decoding = moments[1 + engine.bundle.manifest.model.text.num_hidden_layers :]
     prefill = _share(start, decoding[0], info.record_bytes)
+    prefilled = decoding[0].experts - start.experts
     return FrameMeasurement(
         prefill_tokens=answer.prompt_tokens - answer.cached_tokens,
         image_tokens=answer.image_tokens,
@@ -91,6 +94,7 @@ def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
         prefill=Share(timing.prefill_ms / 1e3, prefill.flash_wait_s, prefill.read_bytes, prefill.missed_bytes),
         decode=[_share(earlier, later, info.record_bytes) for earlier, later in pairwise(decoding)],
         pieces=pieces,
+        prefill_experts=(prefilled.hits + prefilled.misses) / len(engine.bundle.manifest.model.text.moe_layers),
     )
 
 

@@ -34,6 +34,7 @@ class FrameFigures:
     Attributes:
         prefill_limit_s: Of compute and flash wait together.
         prefill_read_bytes: Up to the first token; None if the kernel does not count them.
+        prefill_experts: Different experts of a layer that the prefill chose, on average over the layers.
         decode: By window.
     """
 
@@ -47,6 +48,7 @@ class FrameFigures:
     flash_wait_s: float
     prefill_limit_s: float
     prefill_read_bytes: float | None
+    prefill_experts: float
     decode: list[Window]
 
 
@@ -127,6 +129,7 @@ def frame_figures(
         flash_wait_s=median(lambda frame: frame.prefill.flash_wait_s),
         prefill_limit_s=statistics.median(limit(*each) for each in measured),
         prefill_read_bytes=_median_bytes([frame.prefill.read_bytes for frame, _ in measured]),
+        prefill_experts=median(lambda frame: frame.prefill_experts),
         decode=[
             window_figures(
                 window,
@@ -173,6 +176,7 @@ def text_table(measured: Figures) -> str:
     row("  prefill, waiting for flash", lambda frame: _seconds(frame.flash_wait_s))
     row("  prefill's limit", lambda frame: _limit(frame.prefill_compute_s + frame.flash_wait_s, frame.prefill_limit_s))
     row("read up to the first token", lambda frame: _megabytes(frame.prefill_read_bytes))
+    row("experts of a layer that the prefill chose", lambda frame: f"{frame.prefill_experts:.1f}")
     reached = max((frame.decode for frame in frames), key=len)
     for index, window in enumerate(reached):
         row(

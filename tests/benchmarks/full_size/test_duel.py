@@ -9,7 +9,7 @@ SPEEDS = Bandwidths(memory=10e9, flash=1e9)
 
 def ours(prefill_s: float, token_s: float, missed: float = 0) -> TextFrame:
     prefill, token = Share(prefill_s, prefill_s / 4, 0, missed), Share(token_s, 0, 0, missed / 10)
-    detail = FrameMeasurement(220, 0, 0, 0, prefill, [token, token], [])
+    detail = FrameMeasurement(220, 0, 0, 0, prefill, [token, token], [], 60.0)
     return TextFrame(220, prefill_s, 0, [token_s] * 2, [0] * 2, detail)
 
 

@@ -11,7 +11,7 @@ SPEEDS = Bandwidths(memory=10e9, flash=1e9)
 
 def frame(prefill_s: float, wait_s: float) -> FrameMeasurement:
     return FrameMeasurement(
-        226, 220, 0.0, 1.0, Share(prefill_s, wait_s, 7_000_000, 0.0), [Share(0.1, 0, 2_000_000, 0)] * 12, []
+        226, 220, 0.0, 1.0, Share(prefill_s, wait_s, 7_000_000, 0.0), [Share(0.1, 0, 2_000_000, 0)] * 12, [], 60.0
     )
 
 

@@ -6,7 +6,12 @@ from typing import Any
 
 import plan_accuracy
 import pytest
+from moedge_devices.plan.board_plan import GIB, BoardPlan, Setup, plan_board
+from moedge_devices.plan.calibration import calibration
+from moedge_devices.plan.prediction import Frame
+from moedge_devices.plan.subject import find_subject
 from moedge_devices.profile import shipped_profiles
+from moedge_runtime.bench.rounds import FRAMES
 
 PROFILE = shipped_profiles()["rk3588-32gb"]
 MODEL = "qwen3-vl-30b-a3b@int4"
@@ -26,25 +31,29 @@ def measured(first_token_s: float, token_s: float) -> dict[str, Any]:
             {"first": 11, "last": 30, "seconds": token_s},
         ],
     }
-    return {"frames": [{"name": "cold frame", **frame}, {"name": "same scene", **frame}]}
+    return {"frames": [{"name": name, **frame} for name in FRAMES]}
 
 
 def lines(first_token_s: float, token_s: float) -> dict[str, dict[str, Any]]:
-    found = plan_accuracy.compare(MODEL, PROFILE, "20G", "skewed", measured(first_token_s, token_s))
+    def plan_frame(frame: Frame) -> BoardPlan:
+        setup = Setup(find_subject(MODEL), PROFILE, next(iter(PROFILE.storage)), 20 * GIB)
+        return plan_board(setup, calibration(), frame, others=[])
+
+    found = plan_accuracy.compare("20G", plan_frame, measured(first_token_s, token_s), dict.fromkeys(FRAMES, 105.0))
     return {line["name"]: line for line in found}
 
 
 def test_a_plan_within_a_quarter_is_good_and_one_beyond_is_not() -> None:
     base = lines(20.0, 0.12)
     planned_s = 20.0 * base["plan: 20G, same scene: first token"]["value"]
-    token_s = 0.12 / base["plan: 20G, same scene: tokens a second"]["value"]
+    token_s = 0.12 / base["plan: 20G, scene change: tokens a second"]["value"]
     exact = lines(planned_s, token_s)
     assert exact["plan: 20G, same scene: first token"]["value"] == pytest.approx(1.0, abs=0.002)
     bounded = [line for line in exact.values() if line["bound"]]
-    assert len(bounded) == 3
+    assert len(bounded) == 4
     assert lines(planned_s * 1.3, token_s)["plan: 20G, same scene: first token"]["ok"] is True
     assert lines(planned_s * 1.4, token_s)["plan: 20G, same scene: first token"]["ok"] is False
-    assert lines(planned_s, token_s * 0.7)["plan: 20G, same scene: tokens a second"]["ok"] is False
+    assert lines(planned_s, token_s * 0.7)["plan: 20G, scene change: tokens a second"]["ok"] is False
 
 
 def test_what_has_no_bound_is_not_judged() -> None:

@@ -50,6 +50,14 @@ def test_text_has_memory_by_part_what_is_resident_times_limits_verdict_and_assum
     assert "Assumed: operations_per_cycle.experts.neondot = 16: never timed" in text
 
 
+def test_experts_that_pictures_choose_can_be_given_and_must_be_possible() -> None:
+    few = run("qwen3-vl-30b-a3b@int4", "--device", "orin-nano-8gb", "--prefill-experts", "60").stdout
+    assert "a prefill chooses 60 different experts of a layer" in few
+    for impossible in ("7", "129", "nan"):
+        with pytest.raises(ConfigError, match="a token of this model chooses 8 of 128 experts of a layer"):
+            run("qwen3-vl-30b-a3b@int4", "--device", "orin-nano-8gb", "--prefill-experts", impossible)
+
+
 def test_json_has_the_same_and_a_refusal_has_an_exit_code() -> None:
     result = run("qwen3-vl-30b-a3b", "--device", "orin-nano-8gb", "--memory", "2G", "--json")
     board = json.loads(result.stdout)["boards"][0]

@@ -117,6 +117,16 @@ def test_flash_in_order_is_what_a_prefill_reads_at_and_random_reads_what_its_lim
     assert prediction.warm.prefill_s == pytest.approx(prediction.warm.missed_bytes / 0.2e9 * over)
 
 
+def test_a_picture_that_chooses_fewer_experts_is_read_faster_and_computed_as_before() -> None:
+    as_text, alike = predict(case(), "skewed"), predict(case(), "skewed", Frame(experts=60.0))
+    manifest = case().manifest
+    assert manifest.experts is not None
+    one_of_each_layer = len(manifest.model.text.moe_layers) * manifest.experts.record_bytes
+    assert alike.cold.missed_bytes == pytest.approx(60.0 * one_of_each_layer, rel=1e-6)
+    assert alike.warm.missed_bytes < as_text.warm.missed_bytes
+    assert alike.token == as_text.token
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.floats(4.0, 20.0),

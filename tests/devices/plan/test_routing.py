@@ -6,7 +6,7 @@ import pytest
 from moedge_devices.plan.calibration import Routing
 from moedge_devices.plan.models import known_models, planned_manifest
 from moedge_devices.plan.prediction import resident_experts
-from moedge_devices.plan.routing import missed_by_token, missed_in_prefill, needed_experts
+from moedge_devices.plan.routing import missed_by_token, missed_in_prefill, needed_experts, tokens_that_need
 
 ROUTINGS: tuple[Routing, ...] = ("skewed", "uniform")
 
@@ -51,3 +51,14 @@ def test_without_room_beyond_the_ring_nothing_stays() -> None:
     manifest = planned_manifest(known_models()["qwen3-vl-30b-a3b"], "int4")
     assert resident_experts(manifest, 64 << 20) == 0
     assert resident_experts(manifest, 40 << 30) == 128
+
+
+@pytest.mark.parametrize("routing", ROUTINGS)
+@pytest.mark.parametrize("needed", [8.0, 8.5, 60.0, 127.0])
+def test_tokens_that_need_so_many_experts_are_found(routing: Routing, needed: float) -> None:
+    tokens = tokens_that_need(128, 8, needed, routing)
+    assert needed_experts(128, 8, tokens, routing) == pytest.approx(needed, rel=1e-6)
+
+
+def test_tokens_that_need_every_expert_are_very_many() -> None:
+    assert needed_experts(128, 8, tokens_that_need(128, 8, 128.0, "skewed"), "skewed") > 127.5

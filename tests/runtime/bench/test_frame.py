@@ -20,7 +20,7 @@ class ScriptedEngine:
         self.read: int | None = 0 if counted else None
         self.done = ExpertStatistics()
         info = SimpleNamespace(record_bytes=RECORD)
-        model = SimpleNamespace(text=SimpleNamespace(num_hidden_layers=2))
+        model = SimpleNamespace(text=SimpleNamespace(num_hidden_layers=2, moe_layers=[0, 1]))
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(experts=info, model=model))
         self.experts = SimpleNamespace(statistics=lambda: self.done)
 
@@ -35,11 +35,11 @@ class ScriptedEngine:
         self.work(1.0, reads=self.preloaded, preloaded=self.preloaded)  # vision
         for _ in range(2):
             assert not should_stop()
-            self.work(1.0, reads=10, prefetch_unused=2, wait_ms=250)
+            self.work(1.0, reads=10, hits=3, misses=8, prefetch_unused=2, wait_ms=250)
         self.work(0.0, preload_used=self.preload_used)
         for index in range(3):
             assert not should_stop()
-            self.work(0.1 * (index + 1), reads=index)
+            self.work(0.1 * (index + 1), reads=index, hits=1, misses=index)
             on_text(f"piece {index}")
         timing = SimpleNamespace(preprocess_ms=200.0, vision_ms=800.0, prefill_ms=2000.0)
         return SimpleNamespace(timing=timing, prompt_tokens=230, cached_tokens=4, image_tokens=220)
@@ -65,6 +65,12 @@ def test_a_prefill_and_each_decoded_token_get_their_own_time_bytes_and_wait(meas
     assert [share.seconds for share in frame.decode] == pytest.approx([0.1, 0.2, 0.3])
     assert [share.read_bytes for share in frame.decode] == [0, 100, 200]
     assert frame.pieces == ["piece 0", "piece 1", "piece 2"]
+
+
+def test_the_experts_of_a_prefill_are_counted_by_layer_and_those_of_decoding_are_not_among_them(
+    measured: Measure,
+) -> None:
+    assert measured(ScriptedEngine()).prefill_experts == 11
 
 
 def test_what_was_read_ahead_for_nothing_is_not_missing(measured: Measure) -> None:

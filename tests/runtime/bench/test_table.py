@@ -10,7 +10,7 @@ TOKEN_BYTES = 1_000_000_000  # 0.1 s at SPEEDS
 
 def frame(prefill_s: float = 3.0, wait_s: float = 1.0, missed: float = 2.5e9, tokens: int = 12) -> FrameMeasurement:
     decode = [Share(0.2 if index < 10 else 0.4, 0.0, 1000 * (index + 1), 0.0) for index in range(tokens)]
-    return FrameMeasurement(226, 220, 0.1, 0.5, Share(prefill_s, wait_s, 3_000_000_000, missed), decode, ["a"])
+    return FrameMeasurement(226, 220, 0.1, 0.5, Share(prefill_s, wait_s, 3_000_000_000, missed), decode, ["a"], 60.0)
 
 
 def test_the_time_to_the_first_token_is_the_sum_of_its_parts() -> None:
@@ -51,7 +51,7 @@ def test_figures_are_medians_of_the_rounds() -> None:
 
 def test_the_table_shows_a_limit_beside_every_figure_that_has_one_and_a_dash_for_what_is_not_counted() -> None:
     uncounted = Share(0.2, 0.0, None, 0.0)
-    unknown = FrameMeasurement(226, 220, 0.1, 0.5, Share(3.0, 1.0, None, 2.5e9), [uncounted] * 2, [])
+    unknown = FrameMeasurement(226, 220, 0.1, 0.5, Share(3.0, 1.0, None, 2.5e9), [uncounted] * 2, [], 60.0)
     table = text_table(figures("b", [Round(5, [unknown] * 3, SPEEDS)], TOKEN_BYTES, 1 << 30, 2 << 30))
     lines = {line[:38].strip(): line[38:].split() for line in table.splitlines()}
     assert "2.50 s (1.20×)" in table
