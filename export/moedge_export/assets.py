@@ -9,10 +9,13 @@ from typing import Any
 
 from moedge_runtime.bundle import TokenInfo
 from moedge_runtime.errors import CheckpointError
+from tokenizers import Tokenizer
 
 from moedge_export.checkpoint import Checkpoint
 
 COPIED = ("config.json", "generation_config.json", "tokenizer_config.json", "preprocessor_config.json")
+IMAGE_TOKEN = 151655
+"""Default of Qwen3VLMoeConfig (transformers 5.23)."""
 THINK_TOKENS = ("<think>", "</think>")
 
 
@@ -52,10 +55,17 @@ def token_info(source: Path, tokenizer: Path) -> TokenInfo:
             f"eos_token_id. Add generation_config.json of the original checkpoint.",
             key="checkpoint.no_end_of_text",
         )
+    image = config.get("image_token_id", IMAGE_TOKEN)
+    if image not in ids.values():
+        raise CheckpointError(
+            f"Checkpoint '{source}' has the image token {image} in config.json, which its tokenizer does not know. "
+            f"Config and tokenizer do not belong together.",
+            key="checkpoint.image_token",
+        )
     start, stop = (ids.get(token) for token in THINK_TOKENS)
     # Defaults of Qwen3VLMoeConfig (transformers 5.23), which older config.json files leave out.
     return TokenInfo(
-        image=config.get("image_token_id", 151655),
+        image=image,
         video=config.get("video_token_id", 151656),
         vision_start=config.get("vision_start_token_id", 151652),
         vision_end=config.get("vision_end_token_id", 151653),
@@ -67,6 +77,13 @@ def token_info(source: Path, tokenizer: Path) -> TokenInfo:
 
 def _write_tokenizer(source: Path, directory: Path) -> None:
     if (source / "tokenizer.json").exists():
+        try:
+            Tokenizer.from_file(str(source / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise CheckpointError(
+                f"'{source / 'tokenizer.json'}' is not a tokenizer that can be read: {error}. Download it again.",
+                key="checkpoint.damaged",
+            ) from error
         shutil.copyfile(source / "tokenizer.json", directory / "tokenizer.json")
         return
     # Without these files transformers makes an empty tokenizer and says nothing.

@@ -130,6 +130,11 @@ def read_config(directory: Path) -> Any:
         ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"'{path}' is not valid JSON ({error}).", key="checkpoint.damaged") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(
+            f"'{path}' holds a JSON {type(raw).__name__}; a config is an object. Download it again.",
+            key="checkpoint.damaged",
+        )
     if raw.get("model_type") != MODEL_TYPE:
         raise CheckpointError(
             f"'{directory}' has model_type '{raw.get('model_type')}'; moedge exports '{MODEL_TYPE}' "
@@ -137,7 +142,8 @@ def read_config(directory: Path) -> Any:
             key="checkpoint.architecture",
         )
     if "quantization_config" in raw:
-        method = raw["quantization_config"].get("quant_method")
+        quantized = raw["quantization_config"]
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
         raise CheckpointError(
             f"'{directory}' is quantized already (quant_method '{method}'). Export the original bfloat16 checkpoint.",
             key="checkpoint.quantized",

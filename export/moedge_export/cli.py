@@ -129,7 +129,7 @@ def show_plan(checkpoint: str, out: Path, options: ExportOptions, *, as_json: bo
 
     plan = plan_export(checkpoint, out, options)
     click.echo(json.dumps(plan.to_json()) if as_json else plan.text())
-    plan.check()
+    plan.check(overwrite=options.overwrite)
 
 
 def run_export(

@@ -83,6 +83,12 @@ def free_bytes(destination: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def own_bytes(directory: Path) -> int:
+    """Bytes on the disk that only the files below `directory` take up."""
+    stats = [path.stat() for path in directory.rglob("*") if path.is_file()]
+    return sum(stat.st_blocks * 512 for stat in stats if stat.st_nlink == 1)
+
+
 def check_room(destination: Path, needed_bytes: int, present_bytes: int = 0) -> None:
     """Refuse to start what cannot be finished.
 

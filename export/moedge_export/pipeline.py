@@ -18,13 +18,13 @@ from moedge_runtime.bundle import (
     Quantization,
     SourceInfo,
 )
-from moedge_runtime.bundle.writer import workspace_of
+from moedge_runtime.bundle.writer import check_destination, workspace_of
 from moedge_runtime.errors import CheckpointError, ConfigError
 
 from moedge_export.assets import write_assets
 from moedge_export.checkpoint import Checkpoint, config_architecture, open_checkpoint
 from moedge_export.embedding import EMBEDDING_NAME
-from moedge_export.estimate import bundle_bytes, check_memory, check_room, memory_bytes
+from moedge_export.estimate import bundle_bytes, check_memory, check_room, memory_bytes, own_bytes
 from moedge_export.experts_file import EXPERTS_NAME, ExpertsFile
 from moedge_export.identity import differences, export_identity, part_fingerprints
 from moedge_export.journal import JOURNAL_NAME, Identity, Journal
@@ -66,6 +66,7 @@ def export_bundle(
             the quantizing kernel cannot be loaded.
         StorageError: There is no room, or the disk fails; finished pieces are kept.
     """
+    check_destination(destination, overwrite=options.overwrite)
     quantization = options.quantization()
     if isinstance(checkpoint, Checkpoint):
         architecture = checkpoint.architecture
@@ -74,13 +75,16 @@ def export_bundle(
     check_blocks(quantization, architecture)
     load_library()
     check_memory(memory_bytes(architecture, quantization, processors()))
+    needed = bundle_bytes(architecture, quantization, options.form)
+    if options.reuse is None:  # else what it takes over is known only with the weights
+        check_room(destination, needed, own_bytes(workspace_of(destination)))
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint, options.revision)
     weights = checkpoint.weights.fingerprint()
     fingerprints = part_fingerprints(checkpoint, options, weights)
     donor = Donor.open(options.reuse, fingerprints) if options.reuse else None
-    present = _own_bytes(workspace_of(destination)) + (donor.new_bytes(destination) if donor else 0)
-    check_room(destination, bundle_bytes(architecture, quantization, options.form), present)
+    if donor is not None:
+        check_room(destination, needed, own_bytes(workspace_of(destination)) + donor.new_bytes(destination))
     if progress is not None:
         counted = CountedWeights(checkpoint.weights, progress.update)
         checkpoint = dataclasses.replace(checkpoint, weights=counted)
@@ -220,9 +224,3 @@ class _Export:
         if experts is not None:
             pieces.write_experts(experts)
         return Graphs(vision=VISION_NAME, layers=pieces.layer_files, head=HEAD_NAME)
-
-
-def _own_bytes(directory: Path) -> int:
-    """Bytes on the disk that only the files below `directory` take up."""
-    stats = [path.stat() for path in directory.rglob("*") if path.is_file()]
-    return sum(stat.st_blocks * 512 for stat in stats if stat.st_nlink == 1)

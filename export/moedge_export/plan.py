@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from moedge_runtime.bundle.writer import check_destination, workspace_of
+
 from moedge_export.checkpoint import config_architecture
-from moedge_export.estimate import check_memory, check_room, free_bytes, memory_bytes, part_bytes
+from moedge_export.estimate import check_memory, check_room, free_bytes, memory_bytes, own_bytes, part_bytes
 from moedge_export.memory import available_memory
 from moedge_export.options import ExportOptions, check_blocks
 from moedge_export.parallel import processors
@@ -36,6 +38,7 @@ class Plan:
         input_bytes: Weights of the checkpoint, in bfloat16 as published.
         parts: What would be written, by part, largest first.
         output_bytes: Of all parts.
+        present_bytes: Of these, what an interrupted export has written.
         free_bytes: On the bundle's disk.
         memory_bytes: What the export needs.
         available_memory_bytes: What this process can have; None if the system does not tell.
@@ -46,6 +49,7 @@ class Plan:
     input_bytes: int
     parts: dict[str, int]
     output_bytes: int
+    present_bytes: int
     free_bytes: int
     memory_bytes: int
     available_memory_bytes: int | None
@@ -57,19 +61,21 @@ class Plan:
     def text(self) -> str:
         """For a person."""
         available = self.available_memory_bytes
+        there = f", {_mb(self.present_bytes)} MB there from an interrupted export" if self.present_bytes else ""
         lines = [
             f"Would write {self.form} bundle '{self.destination}': up to {_mb(self.output_bytes)} MB, from "
             f"{_mb(self.input_bytes)} MB of bfloat16 weights.",
             *(f"  {PART_NAMES[part]:<24}{_mb(nbytes):>8} MB" for part, nbytes in self.parts.items()),
-            f"Disk: {_mb(self.free_bytes)} MB free. Memory: up to {_mb(self.memory_bytes)} MB needed"
+            f"Disk: {_mb(self.free_bytes)} MB free{there}. Memory: up to {_mb(self.memory_bytes)} MB needed"
             + (f", {_mb(available)} MB available." if available is not None else "."),
         ]
         return "\n".join(lines)
 
-    def check(self) -> None:
+    def check(self, *, overwrite: bool = False) -> None:
         """Raise the `StorageError` that the export would raise."""
+        check_destination(Path(self.destination), overwrite=overwrite)
         check_memory(self.memory_bytes)
-        check_room(Path(self.destination), self.output_bytes)
+        check_room(Path(self.destination), self.output_bytes, self.present_bytes)
 
 
 def plan_export(checkpoint: str | Path, destination: Path, options: ExportOptions) -> Plan:
@@ -92,6 +98,7 @@ def plan_export(checkpoint: str | Path, destination: Path, options: ExportOption
         input_bytes=sum(2 * math.prod(shape) for shape in shapes.values()),
         parts=parts,
         output_bytes=sum(parts.values()),
+        present_bytes=own_bytes(workspace_of(destination)),
         free_bytes=free_bytes(destination),
         memory_bytes=memory_bytes(architecture, quantization, processors()),
         available_memory_bytes=available_memory(),

@@ -115,8 +115,15 @@ class SafetensorsReader:
 def _shards(directory: Path) -> list[Path]:
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     if index.exists():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = [directory / name for name in sorted(set(weight_map.values()))]
+        try:
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            shards = [directory / name for name in sorted(set(weight_map.values()))]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"'{index}' does not say which shard each tensor is in ({type(error).__name__}: {error}). Download it "
+                f"again.",
+                key="checkpoint.damaged",
+            ) from error
     elif single.exists():
         shards = [single]
     else:

@@ -77,3 +77,16 @@ def test_end_of_text_falls_back_to_the_config(opened: Checkpoint, bundle: Path) 
     expected = write_assets(bundle, opened).end_of_text
     (opened.directory / "generation_config.json").unlink()
     assert write_assets(bundle, opened).end_of_text == expected
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(opened: Checkpoint, bundle: Path) -> None:
+    (opened.directory / "tokenizer.json").write_text('{"version": "1.0"}')
+    with pytest.raises(CheckpointError, match=r"model/tokenizer.json' is not a tokenizer that can be read"):
+        write_assets(bundle, opened)
+
+
+def test_an_image_token_that_the_tokenizer_does_not_have_is_refused(opened: Checkpoint, bundle: Path) -> None:
+    config = json.loads((opened.directory / "config.json").read_text())
+    (opened.directory / "config.json").write_text(json.dumps(config | {"image_token_id": 151655}))
+    with pytest.raises(CheckpointError, match=r"has the image token 151655 in config.json, which its tokenizer does"):
+        write_assets(bundle, opened)

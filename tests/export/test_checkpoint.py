@@ -172,3 +172,19 @@ def test_a_hub_id_without_a_network_says_how_to_go_on(monkeypatch: pytest.Monkey
         "Check the network, or download it elsewhere with `hf download example-owner/example-model --local-dir DIR` "
         "and give DIR."
     )
+
+
+@pytest.mark.parametrize(
+    "content, part",
+    [("[1]", "holds a JSON list; a config is an object"), ('{"model_type": ', "is not valid JSON")],
+)
+def test_a_config_that_is_none_is_refused(folder: Path, content: str, part: str) -> None:
+    (folder / "config.json").write_text(content)
+    assert part in str(refusal(folder))
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 3}}'])
+def test_an_index_that_says_nothing_of_shards_is_named(folder: Path, content: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(content)
+    assert refusal(folder).key == "checkpoint.damaged"
+    assert "model.safetensors.index.json' does not say which shard each tensor is in" in str(refusal(folder))

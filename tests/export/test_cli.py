@@ -71,6 +71,16 @@ def test_a_dry_run_fails_where_the_export_would(
     result = CliRunner().invoke(export, [str(checkpoint[0]), str(tmp_path / "out"), "--dry-run"])
     assert "up to 1,000,000,000 MB" in result.stdout
     assert isinstance(result.exception, StorageError) and result.exception.key == "storage.full"
+    result = CliRunner().invoke(export, [str(checkpoint[0]), str(tmp_path), "--dry-run"])
+    assert isinstance(result.exception, StorageError) and result.exception.key == "storage.exists"
+
+
+def test_a_dry_run_counts_what_an_interrupted_export_has_written(checkpoint: tuple[Path, Any], tmp_path: Path) -> None:
+    arguments = [str(checkpoint[0]), str(tmp_path / "out"), "--dry-run"]
+    assert "interrupted" not in CliRunner().invoke(export, arguments).stdout
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "experts.bin").write_bytes(bytes(5_000_000))
+    assert " MB free, 5 MB there from an interrupted export. " in CliRunner().invoke(export, arguments).stdout
 
 
 def test_json_is_one_object(checkpoint: tuple[Path, Any], tmp_path: Path) -> None:

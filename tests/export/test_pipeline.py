@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -108,3 +109,21 @@ def signature(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
     axes = ", ".join(axis.dim_param or str(axis.dim_value) for axis in tensor.shape.dim)
     return f"{value.name}: {onnx.TensorProto.DataType.Name(tensor.elem_type)} [{axes}]"
+
+
+def test_room_and_place_are_checked_before_the_weights_are_there(
+    checkpoint: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a Hugging Face id 62 GB would be downloaded before."""
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StorageError, match="exists already"):
+        export_bundle(without_weights(checkpoint[0], tmp_path), tmp_path / "there", ExportOptions())
+    monkeypatch.setattr("moedge_export.pipeline.bundle_bytes", lambda *_: 10**15)
+    with pytest.raises(StorageError, match="needs up to 1,000,000,000 MB"):
+        export_bundle(tmp_path / "config only", tmp_path / "out", ExportOptions())
+
+
+def without_weights(folder: Path, parent: Path) -> Path:
+    (parent / "config only").mkdir()
+    shutil.copyfile(folder / "config.json", parent / "config only" / "config.json")
+    return parent / "config only"

@@ -51,12 +51,13 @@ class BundleWriter:
         self._lock = -1
 
     def __enter__(self) -> BundleWriter:
-        self._check_destination()
+        check_destination(self.destination, overwrite=self._overwrite)
         with disk_errors(self.destination):
             self.destination.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked_workspace()
             try:
-                self._check_destination()  # another writer may have finished meanwhile
+                # Another writer may have finished meanwhile.
+                check_destination(self.destination, overwrite=self._overwrite)
                 if not self._resume:
                     self.clear()
                 self.path.mkdir(exist_ok=True)
@@ -115,19 +116,6 @@ class BundleWriter:
             self._finished = True
             sync_path(self.destination.parent)
 
-    def _check_destination(self) -> None:
-        if self.destination.exists() and not self._overwrite:
-            raise StorageError(
-                f"'{self.destination}' exists already. Remove it, choose another directory, or pass --overwrite.",
-                key="storage.exists",
-            )
-        if self.destination.exists() and not (self.destination / MANIFEST_NAME).is_file():
-            raise StorageError(
-                f"'{self.destination}' is no bundle: it has no {MANIFEST_NAME}, so --overwrite leaves it alone. "
-                f"Remove it yourself or choose another directory.",
-                key="storage.not_a_bundle",
-            )
-
     def _locked_workspace(self) -> int:
         """Descriptor of the workspace, made if it is not there, that holds its lock until it is closed."""
         while True:
@@ -152,6 +140,25 @@ class BundleWriter:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+
+def check_destination(destination: Path, *, overwrite: bool) -> None:
+    """Check that a bundle may be written to `destination`.
+
+    Raises:
+        StorageError: Something is there that may not be replaced.
+    """
+    if destination.exists() and not overwrite:
+        raise StorageError(
+            f"'{destination}' exists already. Remove it, choose another directory, or pass --overwrite.",
+            key="storage.exists",
+        )
+    if destination.exists() and not (destination / MANIFEST_NAME).is_file():
+        raise StorageError(
+            f"'{destination}' is no bundle: it has no {MANIFEST_NAME}, so --overwrite leaves it alone. "
+            f"Remove it yourself or choose another directory.",
+            key="storage.not_a_bundle",
+        )
 
 
 def workspace_of(destination: Path) -> Path:

@@ -150,6 +150,7 @@ def _strftime_now(pattern: str) -> str:
 
 def _unusable(error: Exception) -> BundleError:
     return BundleError(
-        f"The bundle's chat template cannot be used: {error}. Export the checkpoint with its own chat template.",
+        f"The bundle's chat template cannot be used: {str(error).rstrip('.')}. Export the checkpoint with its own chat "
+        f"template.",
         key="bundle.chat_template_invalid",
     )
