@@ -30,7 +30,7 @@ def write_assets(directory: Path, checkpoint: Checkpoint) -> TokenInfo:
         if (source / name).exists():
             shutil.copyfile(source / name, directory / name)
     _write_tokenizer(source, directory)
-    (directory / "chat_template.jinja").write_text(_chat_template(source), encoding="utf-8")
+    (directory / "chat_template.jinja").write_text(chat_template(source), encoding="utf-8")
     if not (source / "preprocessor_config.json").exists():
         settings = _read_json(source / "processor_config.json").get("image_processor")
         if not settings:
@@ -96,7 +96,12 @@ def _write_tokenizer(source: Path, directory: Path) -> None:
     raise _missing(source, "tokenizer.json, nor vocab.json and merges.txt to make it from")
 
 
-def _chat_template(source: Path) -> str:
+def chat_template(source: Path) -> str:
+    """The checkpoint's chat template, wherever it has it.
+
+    Raises:
+        CheckpointError: There is none.
+    """
     if (source / "chat_template.jinja").exists():
         return (source / "chat_template.jinja").read_text(encoding="utf-8")
     for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):

@@ -45,14 +45,20 @@ class Cache:
 
 
 class ReferenceModel:
-    """An opened bundle that computes logits."""
+    """An opened bundle that computes logits.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        bundle: Of either form.
+        keep: Keep sessions and experts for the next call. Without, there is one of each in memory at a time, so that a
+            bundle of any size can be run.
+    """
+
+    def __init__(self, bundle: Bundle, *, keep: bool = True) -> None:
         self.bundle = bundle
         self.text = bundle.manifest.model.text
         self.vision = bundle.manifest.model.vision
-        self._session = cache(self._open_session)
-        self._layer_experts = cache(self._read_layer_experts)
+        self._session = cache(self._open_session) if keep else self._open_session
+        self._expert = cache(self._read_expert) if keep else self._read_expert
 
     def new_cache(self, slots: int) -> Cache:
         """An empty cache for `slots` tokens."""
@@ -165,7 +171,7 @@ class ReferenceModel:
         weights /= weights.sum(-1, keepdims=True)
         output = np.zeros_like(x)
         for expert in np.unique(chosen):
-            fc1, fc2 = self._layer_experts(layer)[expert]
+            fc1, fc2 = self._expert(layer, int(expert))
             tokens, picks = np.nonzero(chosen == expert)
             gate_up = x[tokens] @ fc1.T
             gate, up = gate_up[:, 0::2], gate_up[:, 1::2]
@@ -204,19 +210,14 @@ class ReferenceModel:
         options.log_severity_level = 3
         return onnxruntime.InferenceSession(self.bundle.file(path), options, providers=["CPUExecutionProvider"])
 
-    def _read_layer_experts(self, layer: int) -> list[tuple[Float, Float]]:
+    def _read_expert(self, layer: int, expert: int) -> tuple[Float, Float]:
         info, layout = self.bundle.manifest.experts, self.bundle.expert_layout
         assert info is not None
-        count = self.text.num_experts
-        start = self.text.moe_layers.index(layer) * count
+        record = self.text.moe_layers.index(layer) * self.text.num_experts + expert
         records = np.memmap(self.bundle.file(info.file), np.uint8, "r").reshape(-1, info.record_bytes)
-        pairs = []
-        for record in records[start : start + count]:
-            arrays = layout.unpack(np.array(record))
-            inputs = {"fc1": self.text.hidden_size, "fc2": self.text.moe_intermediate_size}
-            fc1, fc2 = (_matrix(arrays, name, layout.precision, size) for name, size in inputs.items())
-            pairs.append((fc1, fc2))
-        return pairs
+        arrays = layout.unpack(np.array(records[record]))
+        fc1 = _matrix(arrays, "fc1", layout.precision, self.text.hidden_size)
+        return fc1, _matrix(arrays, "fc2", layout.precision, self.text.moe_intermediate_size)
 
 
 def _matrix(arrays: dict[str, npt.NDArray[Any]], name: str, precision: Precision, inputs: int) -> Float:

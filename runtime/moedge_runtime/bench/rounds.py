@@ -72,7 +72,7 @@ def run_rounds(
         bundle: A paged one.
         options: How the engine runs.
         picture: uint8 [height, width, 3] in RGB.
-        tokens: Decoded after the first; the model may end earlier.
+        tokens: Decoded after the first, whether the model has ended its answer or not.
         rounds: At least one.
         progress: Told what is being measured.
 
@@ -88,8 +88,8 @@ def run_rounds(
         )
     progress("bandwidth of the memory")
     memory = memory_bandwidth(thread_count(options.threads))
-    request = AskRequest(QUESTION, images=[picture], max_new_tokens=tokens + 1)
-    changed = AskRequest(QUESTION, images=[changed_scene(picture)], max_new_tokens=tokens + 1)
+    request = AskRequest(QUESTION, images=[picture], max_new_tokens=tokens + 1, ignore_end=True)
+    changed = AskRequest(QUESTION, images=[changed_scene(picture)], max_new_tokens=tokens + 1, ignore_end=True)
     measured = []
     progress("bandwidth of the flash")
     before = flash_bandwidth(bundle, FLASH_RECORDS, options.expert_readers, seed=0)

@@ -18,6 +18,7 @@ from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.generation import Generation, OnText, TokenChooser
 from moedge_runtime.inference.heap import return_large_blocks
 from moedge_runtime.inference.hot_set_file import HotSetFile
+from moedge_runtime.inference.image_processor import ProcessedImage
 from moedge_runtime.inference.memory_budget import plan_for
 from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.onnx_session import providers_for
@@ -193,6 +194,15 @@ class Engine:
         with self._lock:
             return self._checker.problems(request, unseen_images)
 
+    def read(self, request: AskRequest) -> tuple[list[ProcessedImage], Prompt]:
+        """Pictures and prompt of `request` as `ask` computes them.
+
+        Raises:
+            RequestError: It cannot be answered.
+        """
+        with self._lock:
+            return self._prefiller.read(request)
+
     def answer(
         self, asked: Asked, on_text: OnText | None, should_stop: ShouldStop | None, on_reasoning: OnText | None
     ) -> Answer:
@@ -235,6 +245,7 @@ class Engine:
             reasoning_tokens=generated.reasoning_tokens,
             timing=clock.timing(len(generation.tokens)),
             experts=experts,
+            tokens=tuple(generation.tokens),
         )
 
     def _generation(
@@ -247,7 +258,7 @@ class Engine:
             chooser=TokenChooser(request.sampling, request.seed, prompt.tokens),
             tracker=ThinkingTracker(tokens.think_start, tokens.think_end, prompt.thinking, request.thinking_budget),
             constraint=constraint,
-            end_tokens=tokens.end_of_text,
+            end_tokens=[] if request.ignore_end else tokens.end_of_text,
             max_new_tokens=request.max_new_tokens,
             on_text=on_text,
             on_reasoning=on_reasoning,

@@ -116,7 +116,7 @@ class Prefiller:
             RequestError: It cannot be answered.
             BundleError: An expert cannot be read.
         """
-        images, prompt = self._read(request)
+        images, prompt = self.read(request)
         needed = _places(prompt, request)
         self._there = [other for other in self._there if other.cache.offset >= needed]
         clock.lap("preprocess")
@@ -147,7 +147,7 @@ class Prefiller:
                 break
             clock.lap("wait")
             try:
-                images, prompt = self._read(request)
+                images, prompt = self.read(request)
                 clock.lap("preprocess")
                 needed = _places(prompt, request)
                 if needed > end - begin:
@@ -180,7 +180,12 @@ class Prefiller:
         self._there = [other for other in self._there if other is not prefilled]
         return there
 
-    def _read(self, request: AskRequest) -> tuple[list[ProcessedImage], Prompt]:
+    def read(self, request: AskRequest) -> tuple[list[ProcessedImage], Prompt]:
+        """Pictures and prompt of `request`, checked.
+
+        Raises:
+            RequestError: It cannot be answered.
+        """
         images = [self._image_processor(image) for image in request.images]
         merge_size = self._model.vision.spatial_merge_size
         prompt = self._checker.prompts.build(request, [image_tokens(image.grid_thw, merge_size) for image in images])

@@ -82,6 +82,7 @@ class AskRequest:
         seed: Of the random numbers, if sampling.
         image_first: Put the images before the question. After it is the default: the text before the first image is
             a prefix that need not be computed again for the next frame.
+        ignore_end: Go on after the model has ended its answer, to `max_new_tokens`: for measurements.
     """
 
     question: str
@@ -94,6 +95,7 @@ class AskRequest:
     sampling: Sampling | None = None
     seed: int = 0
     image_first: bool = False
+    ignore_end: bool = False
 
     def __post_init__(self) -> None:
         """Check what needs no model.
@@ -156,6 +158,7 @@ class Answer:
         reasoning_tokens: Tokens generated as reasoning, its closing included.
         timing: Where the time went.
         experts: What the expert bank did for this answer, of a shared pass an equal part; None for an inline bundle.
+        tokens: All tokens generated, in order; not in `to_json`.
     """
 
     text: str
@@ -170,7 +173,8 @@ class Answer:
     reasoning_tokens: int
     timing: Timing
     experts: ExpertStatistics | None = None
+    tokens: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON types."""
-        return asdict(self)
+        """All fields but the tokens, as JSON types."""
+        return {name: value for name, value in asdict(self).items() if name != "tokens"}
