@@ -46,12 +46,16 @@ class Worker:
         """A text, its template's tokens counted in `tokens`."""
         self._words = self._words or words_of(self._vocabulary, lambda token: self._tokenizer.decode([token]))
         question = text_of(tokens, self._words, self._count, seed)
-        return asdict(measure_frame(self._engine, AskRequest(question, max_new_tokens=decode + 1)))
+        return asdict(measure_frame(self._engine, AskRequest(question, max_new_tokens=decode + 1, ignore_end=True)))
 
     def frame(self, seed: int, decode: int, width: int = 640, height: int = 352) -> dict[str, Any]:
         """A picture of coloured noise, the same for the same seed."""
         picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        return asdict(measure_frame(self._engine, AskRequest(QUESTION, images=[picture], max_new_tokens=decode + 1)))
+        return asdict(
+            measure_frame(
+                self._engine, AskRequest(QUESTION, images=[picture], max_new_tokens=decode + 1, ignore_end=True)
+            )
+        )
 
     def think(self, budget: int, decode: int) -> dict[str, Any]:
         """A question with a thinking budget, asked as the daemon does."""

@@ -39,11 +39,13 @@ class Round:
         load_s: From nothing to an engine that can answer.
         frames: In the order of `FRAMES`.
         bandwidths: The flash's is the mean of before and after.
+        memory: How the process divided its memory.
     """
 
     load_s: float
     frames: list[FrameMeasurement]
     bandwidths: Bandwidths
+    memory: str
 
 
 def synthetic_picture(seed: int = 0) -> Picture:
@@ -98,11 +100,12 @@ def run_rounds(
         start = perf_counter()
         with Engine.open(bundle, options) as engine:
             load_s = perf_counter() - start
+            memory_plan = "" if engine.plan is None else engine.plan.line()
             frames = []
             for name, each in zip(FRAMES, (request, request, changed), strict=True):
                 progress(f"round {index} of {rounds}: {name}")
                 frames.append(measure_frame(engine, each))
         after = flash_bandwidth(bundle, FLASH_RECORDS, options.expert_readers, seed=index)
-        measured.append(Round(load_s, frames, Bandwidths(memory, (before + after) / 2)))
+        measured.append(Round(load_s, frames, Bandwidths(memory, (before + after) / 2), memory_plan))
         before = after
     return measured

@@ -57,11 +57,15 @@ class Figures:
     """Medians of all rounds; a window that not every round reached is of those that did.
 
     Attributes:
+        about: Machine, versions and date.
+        memory: How the process divided its memory.
         peak_bytes: Of the process, mapped files included.
         group_peak_bytes: Of its control group, page cache included; None if it is in none.
     """
 
     bundle: str
+    about: str
+    memory: str
     rounds: int
     memory_bytes_per_s: float
     flash_bytes_per_s: float
@@ -76,11 +80,13 @@ class Figures:
 
 
 def figures(
-    bundle: str, rounds: Sequence[Round], token_bytes: int, peak_bytes: int, group_peak_bytes: int | None
+    bundle: str, rounds: Sequence[Round], token_bytes: int, *, about: str, peak_bytes: int, group_peak_bytes: int | None
 ) -> Figures:
     """Figures of at least one round; `token_bytes` as in `limits`."""
     return Figures(
         bundle=bundle,
+        about=about,
+        memory=rounds[0].memory,
         rounds=len(rounds),
         memory_bytes_per_s=rounds[0].bandwidths.memory,
         flash_bytes_per_s=statistics.median(each.bandwidths.flash for each in rounds),
@@ -174,7 +180,8 @@ def text_table(measured: Figures) -> str:
     row("  vision", lambda frame: _seconds(frame.vision_s))
     row("  prefill, computing", lambda frame: _seconds(frame.prefill_compute_s))
     row("  prefill, waiting for flash", lambda frame: _seconds(frame.flash_wait_s))
-    row("  prefill's limit", lambda frame: _limit(frame.prefill_compute_s + frame.flash_wait_s, frame.prefill_limit_s))
+    row("  prefill, tokens a second", lambda frame: _rate(frame.prefill_tokens, _prefill_s(frame)))
+    row("  prefill's limit", lambda frame: _limit(_prefill_s(frame), frame.prefill_limit_s))
     row("read up to the first token", lambda frame: _megabytes(frame.prefill_read_bytes))
     row("experts of a layer that the prefill chose", lambda frame: f"{frame.prefill_experts:.1f}")
     reached = max((frame.decode for frame in frames), key=len)
@@ -183,6 +190,7 @@ def text_table(measured: Figures) -> str:
             f"decoded tokens {window.first} to {window.last}, each",
             _of_window(index, lambda window: _seconds(window.seconds)),
         )
+        row("  tokens a second", _of_window(index, lambda window: _rate(1, window.seconds)))
         row("  limit", _of_window(index, lambda window: _limit(window.seconds, window.limit_s)))
         row("  read", _of_window(index, lambda window: _megabytes(window.read_bytes)))
     width = max(len(label) for label, _ in rows)
@@ -199,6 +207,8 @@ def text_table(measured: Figures) -> str:
             f"memory {measured.memory_bytes_per_s / 1e9:.1f} GB/s, flash {measured.flash_bytes_per_s / 1e9:.2f} GB/s, "
             f"load {measured.load_s:.1f} s, peak of the process {measured.peak_bytes / 2**20:,.0f} MiB{group}; "
             f"median of {measured.rounds}",
+            measured.memory,
+            measured.about,
             "A limit is the longer of missing bytes at the flash's bandwidth and, for a prefill, its computing; for a "
             "decoded token, its weights at the memory's bandwidth.",
         ]
@@ -208,6 +218,14 @@ def text_table(measured: Figures) -> str:
 def _of_window(index: int, cell: Callable[[Window], str]) -> Callable[[FrameFigures], str]:
     """The cell of a frame's window, or a dash where its decoding ended before."""
     return lambda frame: cell(frame.decode[index]) if index < len(frame.decode) else "–"
+
+
+def _prefill_s(frame: FrameFigures) -> float:
+    return frame.prefill_compute_s + frame.flash_wait_s
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f"{count / seconds:.3g}" if seconds > 0 else "–"
 
 
 def _seconds(value: float) -> str:

@@ -162,7 +162,7 @@ def timing_line(answer: Answer) -> str:
 def _expert_line(experts: ExpertStatistics) -> str:
     return (
         f"experts {experts.hits:,} hits, {experts.misses:,} misses, {experts.read_bytes / (1 << 20):,.1f} MiB read, "
-        f"{experts.preload_used:,} of {experts.preloaded:,} read while idle were used, "
+        f"{experts.preload_used:,} used that were read while idle, "
         f"compute {experts.compute_ms:.0f} ms, flash wait {experts.flash_wait_ms:.0f} ms"
     )
 

@@ -13,7 +13,13 @@ from moedge_runtime.cli.ask import size_option
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=str))
 @click.option("--image", type=click.Path(path_type=str), help="The picture to ask about; default coloured noise.")
-@click.option("--tokens", type=click.IntRange(1), default=60, show_default=True, help="Tokens decoded after the first.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    default=60,
+    show_default=True,
+    help="Tokens decoded after the first, even beyond the end of the answer.",
+)
 @click.option(
     "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Loads of the model; medians are shown."
 )
@@ -22,6 +28,11 @@ from moedge_runtime.cli.ask import size_option
     metavar="SIZE",
     callback=size_option,
     help="Memory for the whole process, e.g. 8G.  [default: what is there]",
+)
+@click.option(
+    "--max-context",
+    type=click.IntRange(2),
+    help="Tokens that prompt and answer may have; fewer leave more memory for experts.  [default: 4096]",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute; default one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -34,6 +45,7 @@ def bench(bundle: str, **options: Any) -> None:
     the kernel's figures.
     """
     from moedge_runtime.bench.limits import token_bytes  # noqa: PLC0415  `moedge --help` stays fast
+    from moedge_runtime.bench.machine import machine, now  # noqa: PLC0415
     from moedge_runtime.bench.process import group_peak_bytes, peak_bytes  # noqa: PLC0415
     from moedge_runtime.bench.rounds import run_rounds, synthetic_picture  # noqa: PLC0415
     from moedge_runtime.bench.table import figures, text_table  # noqa: PLC0415
@@ -45,11 +57,18 @@ def bench(bundle: str, **options: Any) -> None:
     opened = Bundle.open(bundle)
     measured = run_rounds(
         opened,
-        EngineOptions(threads=options["threads"], memory_bytes=options["memory"]),
+        EngineOptions(max_context=options["max_context"], threads=options["threads"], memory_bytes=options["memory"]),
         picture=picture,
         tokens=options["tokens"],
         rounds=options["rounds"],
         progress=lambda what: click.echo(f"moedge: {what}", err=True),
     )
-    result = figures(bundle, measured, token_bytes(opened.manifest), peak_bytes(), group_peak_bytes())
+    result = figures(
+        bundle,
+        measured,
+        token_bytes(opened.manifest),
+        about=f"{machine()}; {now()}",
+        peak_bytes=peak_bytes(),
+        group_peak_bytes=group_peak_bytes(),
+    )
     click.echo(json.dumps(result.to_json(), ensure_ascii=False) if options["as_json"] else text_table(result))

@@ -43,8 +43,11 @@ def test_a_round_that_ended_early_does_not_shorten_the_windows_of_the_others() -
 
 
 def test_figures_are_medians_of_the_rounds() -> None:
-    rounds = [Round(load, [frame(prefill_s) for _ in FRAMES], SPEEDS) for load, prefill_s in ((5, 3), (6, 9), (9, 4))]
-    result = figures("b", rounds, TOKEN_BYTES, 1 << 30, None)
+    rounds = [
+        Round(load, [frame(prefill_s) for _ in FRAMES], SPEEDS, "memory")
+        for load, prefill_s in ((5, 3), (6, 9), (9, 4))
+    ]
+    result = figures("b", rounds, TOKEN_BYTES, about="here", peak_bytes=1 << 30, group_peak_bytes=None)
     assert result.load_s == 6
     assert result.frames[0].prefill_compute_s == 3.0
 
@@ -52,9 +55,14 @@ def test_figures_are_medians_of_the_rounds() -> None:
 def test_the_table_shows_a_limit_beside_every_figure_that_has_one_and_a_dash_for_what_is_not_counted() -> None:
     uncounted = Share(0.2, 0.0, None, 0.0)
     unknown = FrameMeasurement(226, 220, 0.1, 0.5, Share(3.0, 1.0, None, 2.5e9), [uncounted] * 2, [], 60.0)
-    table = text_table(figures("b", [Round(5, [unknown] * 3, SPEEDS)], TOKEN_BYTES, 1 << 30, 2 << 30))
+    rounds = [Round(5, [unknown] * 3, SPEEDS, "memory 8.00 GiB")]
+    measured = figures("b", rounds, TOKEN_BYTES, about="a board, today", peak_bytes=1 << 30, group_peak_bytes=2 << 30)
+    table = text_table(measured)
     lines = {line[:38].strip(): line[38:].split() for line in table.splitlines()}
     assert "2.50 s (1.20×)" in table
     assert "100.0 ms (2.00×)" in table
     assert lines["read up to the first token"] == ["–"] * 3
     assert "of its control group 2,048 MiB" in table
+    assert lines["prefill, tokens a second"] == ["75.3"] * 3
+    assert lines["tokens a second"] == ["5"] * 3
+    assert "memory 8.00 GiB\na board, today\n" in table

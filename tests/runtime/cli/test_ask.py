@@ -74,7 +74,7 @@ def test_the_experts_work_is_told(bundle: str, picture: str) -> None:
     arguments = (bundle, "What is the reading?", "--image", picture, "--max-tokens", "4")
     line = run(*arguments).stderr.splitlines()[-1]
     numbers = (
-        r"experts [\d,]+ hits, [\d,]+ misses, [\d.,]+ MiB read, [\d,]+ of [\d,]+ read while idle were used, "
+        r"experts [\d,]+ hits, [\d,]+ misses, [\d.,]+ MiB read, [\d,]+ used that were read while idle, "
         r"compute \d+ ms, flash wait \d+ ms\]$"
     )
     assert re.search(numbers, line), line

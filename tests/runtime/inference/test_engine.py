@@ -179,6 +179,21 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work(paged):
         assert engine.ask(AskRequest("?", max_new_tokens=20)).text
 
 
+def test_an_answer_goes_on_after_its_end_where_a_measurement_wants_it(paged, engine):
+    plain = engine.ask(AskRequest("?", max_new_tokens=12, ignore_end=True))
+    bundle = Bundle.open(paged)
+    tokens = bundle.manifest.model.tokens.model_copy(update={"end_of_text": [plain.tokens[5]]})
+    model = bundle.manifest.model.model_copy(update={"tokens": tokens})
+    bundle.manifest = bundle.manifest.model_copy(update={"model": model})
+    with Engine.open(bundle) as ends:
+        short = ends.ask(AskRequest("?", max_new_tokens=12))
+        whole = ends.ask(AskRequest("?", max_new_tokens=12, ignore_end=True))
+    assert short.finish_reason == "stop"
+    assert short.tokens == plain.tokens[: plain.tokens.index(plain.tokens[5]) + 1]
+    assert (whole.finish_reason, whole.tokens) == ("length", plain.tokens)
+    assert "tokens" not in whole.to_json()
+
+
 def test_a_full_context_is_usable_to_its_last_token(engine, paged):
     wanted = engine.ask(dataclasses.replace(REQUESTS["one image"], max_new_tokens=20))
     with Engine.open(paged, EngineOptions(max_context=wanted.prompt_tokens + 20)) as tight:
