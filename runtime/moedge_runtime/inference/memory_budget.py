@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,8 @@ from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.image_processor import ImageProcessorSettings, ProcessedImage
 from moedge_runtime.inference.memory_plan import MIB, MemoryPlan, plan_memory
 from moedge_runtime.inference.request import DEFAULT_NUMPY_BYTES, EngineOptions
+
+logger = logging.getLogger(__name__)
 
 
 def plan_for(bundle: Bundle, options: EngineOptions) -> MemoryPlan | None:
@@ -44,7 +47,9 @@ def plan_for(bundle: Bundle, options: EngineOptions) -> MemoryPlan | None:
             f"group, has: {most // MIB:,} MiB. Give less with --memory (model.memory), or leave it out.",
             key="memory.more_than_there_is",
         )
-    return plan_of(bundle, options, options.memory_bytes)
+    plan = plan_of(bundle, options, options.memory_bytes)
+    _warn_of_shortage(plan)
+    return plan
 
 
 def plan_of(bundle: Bundle, options: EngineOptions, total: int) -> MemoryPlan:
@@ -134,6 +139,18 @@ def room_for_pictures(
         yield
     finally:
         experts.set_budget(plan.experts)
+
+
+def _warn_of_shortage(plan: MemoryPlan) -> None:
+    """Say that a memory which was asked for is in use elsewhere; it may be given back before it is needed."""
+    available = available_memory()
+    needed = sum(plan.parts().values()) - plan.process  # most of which is there already
+    if available is not None and needed > available:
+        logger.warning(
+            "memory=%s MiB is more than is available now: %s MiB would be taken, %s MiB are free. The kernel may end "
+            "this or another process: end other programs, or give less with --memory (model.memory).",
+            *(f"{nbytes // MIB:,}" for nbytes in (plan.total, needed, available)),
+        )
 
 
 def _inline(bundle: Bundle) -> ConfigError:

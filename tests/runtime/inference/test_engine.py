@@ -10,6 +10,7 @@ from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError, ConfigError, RequestError
 from moedge_runtime.inference import AskRequest, Engine, EngineOptions, Sampling
 from moedge_runtime.inference.expert_core.memory import default_memory
+from moedge_runtime.inference.memory_budget import plan_for
 from moedge_runtime.inference.numpy_experts import NumpyExperts
 from runtime.inference.reference import Reference
 from runtime.inference.test_constraint import PANEL
@@ -314,6 +315,15 @@ def test_experts_get_what_the_other_parts_leave_of_the_memory(paged_int4, monkey
 def test_more_memory_than_the_machine_has_is_refused(paged_int4):
     with pytest.raises(ConfigError, match=r"is more than this machine, .* has: [\d,]+ MiB"):
         Engine.open(paged_int4, EngineOptions(memory_bytes=1 << 50))
+
+
+def test_more_memory_than_is_available_now_is_said(paged_int4, monkeypatch, caplog):
+    options = EngineOptions(memory_bytes=1 << 30)
+    plan_for(Bundle.open(paged_int4), options)
+    assert caplog.text == ""
+    monkeypatch.setattr("moedge_runtime.inference.memory_budget.available_memory", lambda: 1 << 20)
+    plan_for(Bundle.open(paged_int4), options)
+    assert re.search(r"memory=1,024 MiB is more than is available now: \d+ MiB would be taken, 1 MiB are", caplog.text)
 
 
 class Budgets(NumpyExperts):
