@@ -87,7 +87,7 @@ def compare_with_transformers(
     bundle: Bundle,
     checkpoint: str,
     *,
-    transcript: Transcript | None = None,
+    answer: Callable[[Bundle], Transcript] | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, object]:
@@ -99,7 +99,7 @@ def compare_with_transformers(
     Args:
         bundle: Of either form.
         checkpoint: Local directory or Hugging Face id.
-        transcript: What the runtime has answered with this bundle; None compares logits only.
+        answer: Asks the runtime something with this bundle; None compares logits only.
         seed: Of the random tokens and pixels.
         progress: Told what is being computed.
 
@@ -118,6 +118,10 @@ def compare_with_transformers(
     for name, prompt in prompts.items():
         progress(f"prompt '{name}' in the bundle")
         ours[name] = ReferenceModel(bundle, keep=False).logits(prompt)
+    transcript = None
+    if answer is not None:
+        progress("the answer in the bundle")
+        transcript = answer(bundle)
     model = open_layered(opened)
     figures: dict[str, object] = {}
     for name, prompt in prompts.items():
@@ -126,8 +130,8 @@ def compare_with_transformers(
         figures |= {f"{name}_{key}": value for key, value in asdict(comparison).items()}
     if transcript is not None:
         progress("the answer in the checkpoint, by transformers")
-        answer = compare_answer(transcript, opened, model)
-        figures |= {f"answer_{key}": value for key, value in asdict(answer).items()}
+        said = compare_answer(transcript, opened, model)
+        figures |= {f"answer_{key}": value for key, value in asdict(said).items()}
     return figures
 
 

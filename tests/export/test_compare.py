@@ -52,7 +52,7 @@ def answered(bundle: Bundle) -> Transcript:
 
 
 def test_a_float32_bundle_agrees_everywhere(checkpoint: Path, exact: Bundle) -> None:
-    figures: Any = compare_with_transformers(exact, str(checkpoint), transcript=answered(exact))
+    figures: Any = compare_with_transformers(exact, str(checkpoint), answer=answered)
     for prompt in ("text", "picture"):
         assert figures[f"{prompt}_relative_difference"] < 1e-4
         assert figures[f"{prompt}_top1_agreement"] == 1.0

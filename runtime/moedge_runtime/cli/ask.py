@@ -16,7 +16,7 @@ from moedge_runtime.errors import ConfigError
 from moedge_runtime.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from moedge_runtime.inference import Answer, AskRequest, Engine, ExpertStatistics, Sampling
+    from moedge_runtime.inference import Answer, AskRequest, Engine, ExpertStatistics
 
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -104,6 +104,7 @@ def ask(bundle: str, question: str, **options: Any) -> None:
 
     pictures = [read_image(path) for path in options["images"]]
     schema = _schema(options["json_schema"])
+    sampling_changes = _sampling_changes(options)
     request = AskRequest(
         question=question,
         images=pictures,
@@ -133,7 +134,8 @@ def ask(bundle: str, question: str, **options: Any) -> None:
     with Engine.open(opened, engine_options) as engine:
         if engine.plan is not None:
             click.echo(f"[{engine.plan.line()}]", err=True)
-        request = replace(request, sampling=_sampling(engine, options))
+        if options["sample"]:
+            request = replace(request, sampling=engine.recommended_sampling(**sampling_changes))
         answer = _answer(engine, request, stream=not (options["no_stream"] or options["as_json"]))
     if options["as_json"]:
         click.echo(json.dumps(answer.to_json(), ensure_ascii=False))
@@ -203,11 +205,10 @@ def _schema(value: str | None) -> dict[str, Any] | None:
     return schema
 
 
-def _sampling(engine: Engine, options: dict[str, Any]) -> Sampling | None:
+def _sampling_changes(options: dict[str, Any]) -> dict[str, Any]:
+    """What --temperature and its like say; refused before a model is loaded for nothing."""
     given = {name: options[name] for name in ("temperature", "top_p", "top_k") if options[name] is not None}
-    if options["sample"]:
-        return engine.recommended_sampling(**given)
-    if given:
+    if given and not options["sample"]:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
         raise ConfigError(f"{flags} changes how tokens are drawn and needs --sample. Add --sample, or leave it out.")
-    return None
+    return given

@@ -41,18 +41,17 @@ def verify(bundle: str, checkpoint: str | None, *, as_json: bool, **asked: Any) 
     asked as `moedge ask` does, and transformers says where it would have answered otherwise. Both need the `export`
     extra.
     """
-    asks = bool(asked["images"]) or asked["question"] is not None
-    if asks and checkpoint is None:
+    answer = _question(**asked) if asked["images"] or asked["question"] is not None else None
+    if answer is not None and checkpoint is None:
         raise ConfigError("--image and --question are for the comparison with a checkpoint. Add --against CHECKPOINT.")
+    compare = _comparison() if checkpoint is not None else None
     opened = Bundle.open(bundle)
     total = sum(entry.nbytes for entry in opened.manifest.files)
     with click.progressbar(length=total, label="checking", file=sys.stderr) as bar:
         verify_bundle(opened, bar.update)
     result: dict[str, object] = {"bundle": bundle, "files": len(opened.manifest.files), "bytes": total, "ok": True}
-    if checkpoint is not None:
-        compare = _comparison()
-        transcript = _ask(opened, **asked) if asks else None
-        result["comparison"] = compare(opened, checkpoint, transcript=transcript, progress=_say)
+    if compare is not None:
+        result["comparison"] = compare(opened, checkpoint, answer=answer, progress=_say)
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -76,19 +75,22 @@ def _comparison() -> Callable[..., dict[str, object]]:
     return compare
 
 
-def _ask(
-    bundle: Bundle, *, images: tuple[str, ...], question: str | None, max_tokens: int, memory: int | None
-) -> Transcript:
-    """Answer as `moedge ask` does."""
+def _question(
+    *, images: tuple[str, ...], question: str | None, max_tokens: int, memory: int | None
+) -> Callable[[Bundle], Transcript]:
+    """Answers as `moedge ask` does; pictures are read now."""
     from moedge_runtime.image_file import read_image  # noqa: PLC0415  `moedge --help` stays fast
     from moedge_runtime.inference import AskRequest, Engine, EngineOptions  # noqa: PLC0415
     from moedge_runtime.inference.transcript import transcribe  # noqa: PLC0415
 
     pictures = [read_image(path) for path in images]
     request = AskRequest(question or DEFAULT_QUESTION, images=pictures, max_new_tokens=max_tokens)
-    _say("the answer in the bundle")
-    with Engine.open(bundle, EngineOptions(memory_bytes=memory)) as engine:
-        return transcribe(engine, request)
+
+    def answer(bundle: Bundle) -> Transcript:
+        with Engine.open(bundle, EngineOptions(memory_bytes=memory)) as engine:
+            return transcribe(engine, request)
+
+    return answer
 
 
 def _say(what: str) -> None:
