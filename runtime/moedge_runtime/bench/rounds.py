@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ def run_rounds(
     picture: Picture,
     tokens: int,
     rounds: int,
+    pause_s: float,
     progress: Callable[[str], None],
 ) -> list[Round]:
     """Measure `rounds` rounds.
@@ -76,6 +77,7 @@ def run_rounds(
         picture: uint8 [height, width, 3] in RGB.
         tokens: Decoded after the first, whether the model has ended its answer or not.
         rounds: At least one.
+        pause_s: Idle before every frame, as between those of a camera: the flash reads ahead meanwhile.
         progress: Told what is being measured.
 
     Raises:
@@ -104,6 +106,7 @@ def run_rounds(
             frames = []
             for name, each in zip(FRAMES, (request, request, changed), strict=True):
                 progress(f"round {index} of {rounds}: {name}")
+                sleep(pause_s)
                 frames.append(measure_frame(engine, each))
         after = flash_bandwidth(bundle, FLASH_RECORDS, options.expert_readers, seed=index)
         measured.append(Round(load_s, frames, Bandwidths(memory, (before + after) / 2), memory_plan))

@@ -59,6 +59,7 @@ class Figures:
     Attributes:
         about: Machine, versions and date.
         memory: How the process divided its memory.
+        pause_s: Idle before every frame.
         peak_bytes: Of the process, mapped files included.
         group_peak_bytes: Of its control group, page cache included; None if it is in none.
     """
@@ -66,6 +67,7 @@ class Figures:
     bundle: str
     about: str
     memory: str
+    pause_s: float
     rounds: int
     memory_bytes_per_s: float
     flash_bytes_per_s: float
@@ -80,13 +82,21 @@ class Figures:
 
 
 def figures(
-    bundle: str, rounds: Sequence[Round], token_bytes: int, *, about: str, peak_bytes: int, group_peak_bytes: int | None
+    bundle: str,
+    rounds: Sequence[Round],
+    token_bytes: int,
+    *,
+    about: str,
+    pause_s: float,
+    peak_bytes: int,
+    group_peak_bytes: int | None,
 ) -> Figures:
     """Figures of at least one round; `token_bytes` as in `limits`."""
     return Figures(
         bundle=bundle,
         about=about,
         memory=rounds[0].memory,
+        pause_s=pause_s,
         rounds=len(rounds),
         memory_bytes_per_s=rounds[0].bandwidths.memory,
         flash_bytes_per_s=statistics.median(each.bandwidths.flash for each in rounds),
@@ -206,7 +216,7 @@ def text_table(measured: Figures) -> str:
             "",
             f"memory {measured.memory_bytes_per_s / 1e9:.1f} GB/s, flash {measured.flash_bytes_per_s / 1e9:.2f} GB/s, "
             f"load {measured.load_s:.1f} s, peak of the process {measured.peak_bytes / 2**20:,.0f} MiB{group}; "
-            f"median of {measured.rounds}",
+            f"median of {measured.rounds}, {measured.pause_s:g} s idle before each frame",
             measured.memory,
             measured.about,
             "A limit is the longer of missing bytes at the flash's bandwidth and, for a prefill, its computing; for a "

@@ -35,14 +35,22 @@ from moedge_runtime.cli.ask import size_option
     help="Tokens that prompt and answer may have; fewer leave more memory for experts.  [default: 4096]",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute; default one a core.")
+@click.option(
+    "--pause",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Idle before every frame, as between those of a camera: experts are read ahead meanwhile.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def bench(bundle: str, **options: Any) -> None:
     """Measure BUNDLE, a paged one, on this machine.
 
-    A round loads the model and answers about three frames at once: a cold one, the same scene again, and a changed
-    scene. The time to the first token is split into vision, computing and waiting for flash; decoded tokens are shown
-    in windows. Beside them stand their limits, from the bandwidths of memory and flash in the same run. Bytes read are
-    the kernel's figures.
+    A round loads the model and answers about three frames at once, or after pauses: a cold one, the same scene again,
+    and a changed scene. The time to the first token is split into vision, computing and waiting for flash; decoded
+    tokens are shown in windows. Beside them stand their limits, from the bandwidths of memory and flash in the same
+    run. Bytes read are the kernel's figures.
     """
     from moedge_runtime.bench.limits import token_bytes  # noqa: PLC0415  `moedge --help` stays fast
     from moedge_runtime.bench.machine import machine, now  # noqa: PLC0415
@@ -61,6 +69,7 @@ def bench(bundle: str, **options: Any) -> None:
         picture=picture,
         tokens=options["tokens"],
         rounds=options["rounds"],
+        pause_s=options["pause"],
         progress=lambda what: click.echo(f"moedge: {what}", err=True),
     )
     result = figures(
@@ -68,6 +77,7 @@ def bench(bundle: str, **options: Any) -> None:
         measured,
         token_bytes(opened.manifest),
         about=f"{machine()}; {now()}",
+        pause_s=options["pause"],
         peak_bytes=peak_bytes(),
         group_peak_bytes=group_peak_bytes(),
     )

@@ -47,7 +47,7 @@ def test_figures_are_medians_of_the_rounds() -> None:
         Round(load, [frame(prefill_s) for _ in FRAMES], SPEEDS, "memory")
         for load, prefill_s in ((5, 3), (6, 9), (9, 4))
     ]
-    result = figures("b", rounds, TOKEN_BYTES, about="here", peak_bytes=1 << 30, group_peak_bytes=None)
+    result = figures("b", rounds, TOKEN_BYTES, about="here", pause_s=0, peak_bytes=1 << 30, group_peak_bytes=None)
     assert result.load_s == 6
     assert result.frames[0].prefill_compute_s == 3.0
 
@@ -56,7 +56,9 @@ def test_the_table_shows_a_limit_beside_every_figure_that_has_one_and_a_dash_for
     uncounted = Share(0.2, 0.0, None, 0.0)
     unknown = FrameMeasurement(226, 220, 0.1, 0.5, Share(3.0, 1.0, None, 2.5e9), [uncounted] * 2, [], 60.0)
     rounds = [Round(5, [unknown] * 3, SPEEDS, "memory 8.00 GiB")]
-    measured = figures("b", rounds, TOKEN_BYTES, about="a board, today", peak_bytes=1 << 30, group_peak_bytes=2 << 30)
+    measured = figures(
+        "b", rounds, TOKEN_BYTES, about="a board, today", pause_s=2.5, peak_bytes=1 << 30, group_peak_bytes=2 << 30
+    )
     table = text_table(measured)
     lines = {line[:38].strip(): line[38:].split() for line in table.splitlines()}
     assert "2.50 s (1.20×)" in table
@@ -65,4 +67,4 @@ def test_the_table_shows_a_limit_beside_every_figure_that_has_one_and_a_dash_for
     assert "of its control group 2,048 MiB" in table
     assert lines["prefill, tokens a second"] == ["75.3"] * 3
     assert lines["tokens a second"] == ["5"] * 3
-    assert "memory 8.00 GiB\na board, today\n" in table
+    assert "median of 1, 2.5 s idle before each frame\nmemory 8.00 GiB\na board, today\n" in table

@@ -60,3 +60,11 @@ def test_an_inline_bundle_is_refused(checkpoint: Path) -> None:
 def test_a_smaller_context_is_planned_with(bundle: str) -> None:
     arguments = [bundle, "--tokens", "2", "--rounds", "1", "--max-context", "512"]
     assert "context 512 tokens" in CliRunner().invoke(bench, arguments, catch_exceptions=False).stdout
+
+
+def test_a_pause_comes_before_every_frame(bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("moedge_runtime.bench.rounds.sleep", pauses.append)
+    arguments = [bundle, "--tokens", "1", "--rounds", "1", "--pause", "2.5", "--json"]
+    content = json.loads(CliRunner().invoke(bench, arguments, catch_exceptions=False).stdout)
+    assert content["pause_s"] == 2.5 and pauses == [2.5] * len(FRAMES)
