@@ -235,7 +235,10 @@ def _prefill_s(frame: FrameFigures) -> float:
 
 
 def _rate(count: int, seconds: float) -> str:
-    return f"{count / seconds:.3g}" if seconds > 0 else "–"
+    if seconds <= 0:
+        return "–"
+    rate = count / seconds
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _seconds(value: float) -> str:
