@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +15,7 @@ from moedge_runtime.daemon.answers import error_info
 from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue, stopping
 from moedge_runtime.daemon.reader import CameraReader, newest
-from moedge_runtime.daemon.schedule import Job, Result
+from moedge_runtime.daemon.schedule import DropReason, Job, Result
 from moedge_runtime.errors import MoedgeError, RequestError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
@@ -95,7 +97,7 @@ class RequestHandler:
 
     def refuse(self, job: Job) -> None:
         """Tell the sender of a waiting request that the daemon ends."""
-        job.deliver(job, Result(stopping(), job.frame.monotonic_s, job.frame.monotonic_s))
+        job.drop(job, "stopping")
 
     def _return_address(self, message: Received, default: _ReturnAddress) -> _ReturnAddress:
         topic = message.response_topic
@@ -140,10 +142,24 @@ class RequestHandler:
             max_tokens=command.max_tokens,
         )
 
+        # The model's thread may be busy at the deadline, and cameras may be silent.
+        timer = threading.Timer(command.deadline or 0.0, self._jobs.drop_stale)
+        timer.daemon = True
+
         def answered(job: Job, result: Result) -> None:
+            timer.cancel()
             deliver(result.outcome if isinstance(result.outcome, MoedgeError) else self._answer(job, result))
 
-        self._jobs.ask(Job(reader.name, None, question, frame, command.reasoning, answered))
+        def dropped(job: Job, reason: DropReason) -> None:
+            timer.cancel()
+            deliver(_too_late(command) if reason == "stale" else stopping())
+
+        deadline_s = None if command.deadline is None else time.monotonic() + command.deadline
+        self._jobs.ask(
+            Job(reader.name, None, question, frame, command.reasoning, answered, dropped, deadline_s=deadline_s)
+        )
+        if command.deadline is not None:
+            timer.start()
 
     def _ask(self, command: AskCommand, sender: _ReturnAddress) -> None:
         def deliver(outcome: AnswerPayload | MoedgeError) -> None:
@@ -179,6 +195,14 @@ class RequestHandler:
             transaction=sender.transaction,
         )
         self._publish(Message(sender.topic, response.encode(), correlation=sender.correlation))
+
+
+def _too_late(command: AskCommand) -> RequestError:
+    return RequestError(
+        f"There was no answer within deadline={command.deadline:g} s. Ask again later, ask for fewer tokens, or allow "
+        f"more time.",
+        key="request.deadline",
+    )
 
 
 def _log_level(command: LogLevelCommand) -> str:

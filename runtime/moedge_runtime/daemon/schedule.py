@@ -45,6 +45,7 @@ class Job:
         trigger: Why a watch asks.
         zones: Names of the zones it is about.
         freshness_s: The job is stale when the frame is so old and the model has not begun; None for never.
+        deadline_s: `time.monotonic()` from which on nobody wants the answer, begun or not; None for never.
         priority: Its class.
     """
 
@@ -59,7 +60,12 @@ class Job:
     trigger: Trigger = "interval"
     zones: tuple[str, ...] = ()
     freshness_s: float | None = None
+    deadline_s: float | None = None
     priority: Priority = Priority.NORMAL
+
+    def overdue(self, now_s: float) -> bool:
+        """Whether at `now_s`, `time.monotonic()`, its deadline has passed."""
+        return self.deadline_s is not None and now_s >= self.deadline_s
 
     def too_old(self, now_s: float) -> bool:
         """Whether at `now_s`, `time.monotonic()`, the frame is older than it may be."""
@@ -171,11 +177,13 @@ class Agenda:
             self._last_s[job.camera] = spent_s
 
     def take_stale(self, now_s: float) -> list[Job]:
-        """Give up the watches' jobs whose frames have become too old at `now_s`, and return them."""
-        stale = [job for job in self._watches.values() if job.too_old(now_s)]
+        """Give up watches' jobs whose frames are too old at `now_s` and requests past their deadline; return them."""
+        stale = [job for job in self.waiting() if job.too_old(now_s) or job.overdue(now_s)]
         for job in stale:
-            assert job.watch is not None
-            del self._watches[job.watch]
+            if job.watch is None:
+                self._requests.remove(job)
+            else:
+                del self._watches[job.watch]
         return stale
 
     def clear(self) -> list[Job]:

@@ -89,7 +89,7 @@ class Worker:
         self._sign_s = time.monotonic()
         outcome: Reply | MoedgeError
         try:
-            outcome = answer(self._cancelled)
+            outcome = answer(lambda: self._cancelled() or job.overdue(time.monotonic()))
         except MoedgeError as error:
             outcome = error
         except BaseException as error:  # likewise
@@ -101,7 +101,7 @@ class Worker:
             self._sign_s = None
         if isinstance(outcome, Reply) and outcome.finish_reason == "cancelled":
             log.info("Cancelled the answer that was under way for camera '%s'.", job.camera)
-            job.drop(job, "stopping")
+            job.drop(job, "stale" if job.overdue(time.monotonic()) else "stopping")
             return
         job.deliver(job, Result(outcome, began_s, time.monotonic()))
 

@@ -41,6 +41,8 @@ class AskCommand(Request):
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 256
     reasoning: bool = False
     """Put the reasoning into the answer."""
+    deadline: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
+    """Seconds from now after which nobody wants the answer any more."""
 
 
 class SnapshotCommand(Request):

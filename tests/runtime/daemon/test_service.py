@@ -24,6 +24,7 @@ from runtime.mqtt.listener import DEADLINE_S, Listener
 
 Run = Callable[..., Any]
 
+LOOPED = {"panel": {"source": "file:panel.mp4", "loop": True, "realtime": True}}
 NO_FRAMES = {"panel": {"source": "file:panel.mp4", "enabled": False}}
 
 
@@ -372,6 +373,39 @@ def test_a_hanging_answer_is_cancelled_and_not_half_published(place: Path, bundl
         listener.message("t/d/status", "stopped")
         assert answers(listener) == []
         assert listener.json("t/d/response/ask")["error"]["key"] == "request.stopping"
+
+
+def test_a_request_that_is_being_answered_at_the_end_is_told_so(
+    place: Path, bundle: Path, broker: BrokerAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "FINISH_S", 0.05)
+    with Listener(broker, "t/d/#") as listener:
+        with running(place, bundle, broker, cameras=LOOPED, watches=[]) as answerer:
+            listener.message("t/d/panel/status", "online")
+            listener.publish("t/d/request/ask", b'{"question": "HANG", "transaction": "under way"}')
+            assert answerer.held.wait(DEADLINE_S)
+        response = listener.json("t/d/response/ask")
+        assert (response["transaction"], response["error"]["key"]) == ("under way", "request.stopping")
+
+
+def test_a_request_ends_at_its_deadline_whether_it_waits_or_is_being_answered(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    with (
+        Listener(broker, "t/d/#") as listener,
+        running(place, bundle, broker, cameras=LOOPED, watches=[]) as answerer,
+    ):
+        listener.message("t/d/panel/status", "online")
+        listener.publish("t/d/request/ask", b'{"question": "GATE", "deadline": 3600, "transaction": "in time"}')
+        assert answerer.held.wait(DEADLINE_S)
+        listener.publish("t/d/request/ask", b'{"question": "never begun", "deadline": 0.1, "transaction": "waits"}')
+        late = listener.json("t/d/response/ask", "waits")
+        assert late["error"]["key"] == "request.deadline" and "deadline=0.1 s" in late["error"]["message"]
+        answerer.gate.set()
+        assert listener.json("t/d/response/ask", "in time")["status"] == "ok"
+        listener.publish("t/d/request/ask", b'{"question": "HANG", "deadline": 0.2, "transaction": "hangs"}')
+        assert listener.json("t/d/response/ask", "hangs")["error"]["key"] == "request.deadline"
+    assert "never begun" not in {question for question, _ in answerer.asked}
 
 
 def test_a_model_that_does_not_notice_the_end_does_not_keep_the_daemon_from_saying_stopped(

@@ -57,6 +57,9 @@ def test_no_bytes_count_as_an_empty_object() -> None:
         (b'{"question": "a", "qestion": "b"}', "request.invalid", "qestion: unknown key"),
         (b'{"question": "a", "max_tokens": 1e9}', "request.invalid", "max_tokens: "),
         (b'{"question": "a", "max_tokens": true}', "request.invalid", "max_tokens: "),
+        (b'{"question": "a", "deadline": 0}', "request.invalid", "deadline: "),
+        (b'{"question": "a", "deadline": "10s"}', "request.invalid", "deadline: "),
+        (b'{"question": "a", "deadline": 1e300}', "request.invalid", "deadline: "),
         (b'{"question": "a", "transaction": {}}', "request.invalid", "transaction"),
     ],
 )
