@@ -16,9 +16,16 @@ from moedge_runtime.config import Config
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.daemon.answers import answer_payload, error_info, precision_of
 from moedge_runtime.daemon.bundle_check import bundle_names, manifest_sha256
+from moedge_runtime.daemon.cameras import sees_motion
 from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes, utc_now
 from moedge_runtime.daemon.counters import WatchCounters
-from moedge_runtime.daemon.events import alert_payload, answered_event, dropped_event, pending_event
+from moedge_runtime.daemon.events import (
+    alert_payload,
+    answered_event,
+    dropped_event,
+    motion_payload,
+    pending_event,
+)
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.reader import CameraReader, State
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
@@ -26,6 +33,7 @@ from moedge_runtime.daemon.snapshot import encode_jpeg
 from moedge_runtime.daemon.watcher import AlertNote, Watcher
 from moedge_runtime.errors import CameraError
 from moedge_runtime.frames.ledger import FrameCounts
+from moedge_runtime.frames.motion import Moving
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.client import MqttClient, Presence
 from moedge_runtime.mqtt.home_assistant import ONLINE, announcement, birth_topic, discovery_topic, watch_state
@@ -127,12 +135,15 @@ class Bridge:
             self._remove_stale(before)
         self._announce(before)
         self._publish_info()
+        with_motion = cameras_with_motion(self._config)
         for name, camera in self._config.cameras.items():
             starting = CameraError(f"Camera '{name}' has given no frame yet.", key="camera.starting")
             if camera.enabled:
                 self.camera_state(name, "connecting", starting)
             else:
                 self.camera_state(name, "disabled", None)
+            if name in with_motion:
+                self._publish_motion(name, None)
         for watch in self._config.watches:
             if watch.alert is not None:
                 self._publish_alert(
@@ -186,6 +197,10 @@ class Bridge:
             log.warning("%s/%s: the alert is %s.", job.camera, event.watch, event.alert.state)
             self._publish_alert(job.camera, event.watch, alert_payload(event))
 
+    def motion(self, camera: str, moving: Moving) -> None:
+        """Motion began, reached another zone, or is over; see Announcer."""
+        self._publish_motion(camera, moving)
+
     def answer(self, job: Job, result: Result) -> AnswerPayload:
         """Make and log the answer to `job`; publishes its picture, if pictures are to be, and nothing else."""
         identifier = job.identifier or self._identifiers.next()
@@ -227,6 +242,10 @@ class Bridge:
 
     def _publish_alert(self, camera: str, watch: str, alert: AlertPayload) -> None:
         self.client.publish(Message(self.topics.alert(camera, watch), alert.encode(), retain=True))
+
+    def _publish_motion(self, camera: str, moving: Moving | None) -> None:
+        payload = motion_payload(moving, at=utc_now(), synced=clock_synced())
+        self.client.publish(Message(self.topics.motion(camera), payload.encode(), retain=True))
 
     def publish_health(self) -> None:
         """Publish the counters, and info again if the clock has been set meanwhile."""
@@ -352,6 +371,8 @@ class Bridge:
             version=__version__,
             model=self._model.name,
             cameras=watches_by_camera(config),
+            alerts=[watch.name for watch in config.watches if watch.alert is not None],
+            motion=cameras_with_motion(config),
             before=before,
         )
 
@@ -365,18 +386,10 @@ class Bridge:
             self.client.publish(Message(discovery_topic(home_before.prefix, before.device), b"", retain=True))
         if topics != self.topics:
             return
-        now, then = watches_by_camera(self._config), watches_by_camera(before)
-        gone = [
-            topic(camera, watch)
-            for camera in then
-            for watch in then[camera]
-            if watch not in now.get(camera, ())
-            for topic in (topics.watch, topics.alert)
-        ]
-        for camera in then.keys() - now.keys():
-            gone += [topics.camera_status(camera), topics.last_answer(camera), topics.snapshot(camera)]
-        for topic in gone:
-            self.client.publish(Message(topic, b"", retain=True))
+        now = retained_topics(self._config)
+        for topic in retained_topics(before):
+            if topic not in now:
+                self.client.publish(Message(topic, b"", retain=True))
 
     def _home_assistant_said(self, message: Received) -> None:
         if message.payload == ONLINE.encode():
@@ -434,6 +447,24 @@ def spool_of(config: Config) -> Spool | None:
         max_age_s=config.mqtt.spool.max_age,
         now=lambda: moment_now(clock_synced()),
     )
+
+
+def cameras_with_motion(config: Config) -> list[str]:
+    """Names of the cameras that say whether something moves."""
+    watches = {name: [watch for watch in config.watches if watch.camera == name] for name in config.cameras}
+    return [name for name, camera in config.cameras.items() if sees_motion(camera, watches[name])]
+
+
+def retained_topics(config: Config) -> list[str]:
+    """Of its cameras and watches, those on which a daemon with `config` may leave a retained message."""
+    topics = Topics(config.mqtt.base_topic, config.device)
+    per_camera = (topics.camera_status, topics.last_answer, topics.snapshot)
+    retained = [topic(camera) for camera in config.cameras for topic in per_camera]
+    retained += [topics.motion(camera) for camera in cameras_with_motion(config)]
+    retained += [topics.alert(watch.camera, watch.name) for watch in config.watches if watch.alert is not None]
+    if config.mqtt.home_assistant is not None:
+        retained += [topics.watch(watch.camera, watch.name) for watch in config.watches]
+    return retained
 
 
 def watches_by_camera(config: Config) -> dict[str, list[str]]:

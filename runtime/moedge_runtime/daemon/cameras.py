@@ -81,9 +81,14 @@ def gate_of(camera: CameraConfig, watches: Sequence[WatchConfig], time: TimeConf
     return FrameGate(
         [_rule(camera, watch, time) for watch in watches],
         timetable=timetable_of(camera.schedule, time),
-        motion=MotionSettings(motion.threshold, motion.area),
+        motion=MotionSettings(motion.threshold, motion.area) if sees_motion(camera, watches) else None,
         zones={name: within(polygon, camera.crop) for name, polygon in camera.zones.items()},
     )
+
+
+def sees_motion(camera: CameraConfig, watches: Sequence[WatchConfig]) -> bool:
+    """Whether motion in front of `camera`, which has these `watches`, is looked for."""
+    return camera.motion is not None or any(_asks_on_motion(camera, watch) for watch in watches)
 
 
 def watch_of(camera: CameraConfig, watch: WatchConfig) -> Watch:
@@ -109,11 +114,15 @@ def _rule(camera: CameraConfig, watch: WatchConfig, time: TimeConfig) -> WatchRu
     return WatchRule(
         watch.interval,
         timetable_of(watch.schedule, time),
-        on_motion=camera.motion is not None if watch.motion is None else watch.motion,
+        on_motion=_asks_on_motion(camera, watch),
         zones=tuple(watch.zones),
         refresh_s=watch.refresh,
         cooldown_s=watch.alert.cooldown or 0.0 if watch.alert else 0.0,
     )
+
+
+def _asks_on_motion(camera: CameraConfig, watch: WatchConfig) -> bool:
+    return camera.motion is not None if watch.motion is None else watch.motion
 
 
 def _view(camera: CameraConfig, watch: WatchConfig) -> Box:

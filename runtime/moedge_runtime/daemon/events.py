@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from moedge_runtime.daemon.answerer import Reply
 from moedge_runtime.daemon.answers import error_info
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
 from moedge_runtime.daemon.watcher import AlertNote
 from moedge_runtime.errors import MoedgeError
+from moedge_runtime.frames.motion import Moving
 from moedge_runtime.mqtt.payloads import (
     AlertPayload,
     AnswerFrame,
@@ -16,6 +18,7 @@ from moedge_runtime.mqtt.payloads import (
     EventAlert,
     EventPayload,
     EventStatus,
+    MotionPayload,
 )
 
 _WHY = {
@@ -61,6 +64,15 @@ def alert_payload(event: EventPayload) -> AlertPayload:
     return AlertPayload(
         state=event.alert.state, since=event.at, clock_synced=event.clock_synced, id=event.id, data=event.data
     )
+
+
+def motion_payload(moving: Moving | None, *, at: datetime, synced: bool | None) -> MotionPayload:
+    """Whether something moves; None while that is not known."""
+    state: Literal["on", "off", "unknown"] = "unknown"
+    if moving is not None:
+        state = "on" if moving.on else "off"
+    zones = sorted(moving.zones) if moving else []
+    return MotionPayload(state=state, zones=zones, at=at, clock_synced=synced)
 
 
 def _event(

@@ -18,6 +18,7 @@ from moedge_runtime.errors import MoedgeError
 from moedge_runtime.frames.alert import AlertTracker
 from moedge_runtime.frames.gate import Condition, FrameGate, Verdict, frame_reason
 from moedge_runtime.frames.ledger import FrameCounts, FrameLedger
+from moedge_runtime.frames.motion import Moving
 from moedge_runtime.frames.polygon import WHOLE, Box
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,10 @@ class Announcer(Protocol):
         """There will be no answer."""
         ...
 
+    def motion(self, camera: str, moving: Moving) -> None:
+        """Motion began, reached another zone, or is over."""
+        ...
+
 
 class Watcher:
     """Takes the frames of one camera; see FrameTaker.
@@ -101,6 +106,7 @@ class Watcher:
         self._announcer, self._lossless = announcer, lossless
         self._new_identifier, self._clock_synced = new_identifier, clock_synced
         self._ledger = FrameLedger()
+        self._moving: Moving | None = None
 
     def counts(self) -> FrameCounts:
         """What became of the frames so far."""
@@ -116,6 +122,7 @@ class Watcher:
         if self._lossless and any(watch.alert for watch in self._watches):
             self.drain()  # whether this frame is asked about may depend on the answer to the one before
         verdicts = self._gate.decide(frame, condition, self._clock_synced())
+        self._tell_motion()
         reason = frame_reason(verdicts)
         if reason is not None:
             self._ledger.skipped(reason)
@@ -131,6 +138,12 @@ class Watcher:
     def drain(self) -> None:
         """See FrameTaker."""
         self._jobs.drain(self._camera)
+
+    def _tell_motion(self) -> None:
+        moving = self._gate.moving
+        if moving is not None and moving != self._moving:
+            self._moving = moving
+            self._announcer.motion(self._camera, moving)
 
     def _job(self, index: int, frame: Frame, verdict: Verdict, ticket: int) -> Job:
         watch = self._watches[index]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from moedge_runtime.camera.frame import Frame
 from moedge_runtime.frames.interval import Gap, Interval
-from moedge_runtime.frames.motion import Motion, MotionDetector, MotionSettings
+from moedge_runtime.frames.motion import Motion, MotionDetector, MotionSettings, MotionState, Moving
 from moedge_runtime.frames.polygon import Polygon
 from moedge_runtime.frames.timetable import Timetable
 
@@ -67,7 +67,7 @@ class FrameGate:
     Args:
         rules: One a watch.
         timetable: Of the camera; closed, no watch asks.
-        motion: What counts as motion.
+        motion: What counts as motion; without it, it is only looked for if a rule asks for that.
         zones: Polygons by name, in fractions of the frames' pictures.
     """
 
@@ -81,7 +81,8 @@ class FrameGate:
     ) -> None:
         self._timetable = timetable or Timetable()
         self._detector = None
-        if any(rule.on_motion for rule in rules):
+        self._motion = MotionState()
+        if motion is not None or any(rule.on_motion for rule in rules):
             self._detector = MotionDetector(motion or MotionSettings(), zones or {})
         self._watches = [_WatchGate(rule) for rule in rules]
 
@@ -94,16 +95,24 @@ class FrameGate:
             clock_synced: Whether the wall clock that `frame` was stamped with is set.
         """
         motion = self._detector.look(frame.image, frame.pts_s) if self._detector else None
+        if motion is not None:
+            self._motion.note(motion, frame.pts_s)
         camera_open = self._timetable.is_open(frame.captured_at, clock_synced)
         return [
             watch.decide(frame, motion, condition, camera_open=camera_open, clock_synced=clock_synced)
             for watch in self._watches
         ]
 
+    @property
+    def moving(self) -> Moving | None:
+        """Whether something moves as of the last frame; None while that is not known, or not looked for."""
+        return self._motion.now
+
     def reopened(self) -> None:
         """The camera's time begins at 0 with the next frame. What rests goes on resting for what is left."""
         if self._detector:
             self._detector.restart_time()
+        self._motion.restart_time()
         for watch in self._watches:
             watch.reopened()
 

@@ -18,6 +18,9 @@ ROWS = 90
 ADAPT_S = 20.0
 """Time constant with which the background follows: what stands still for a minute belongs to it."""
 
+QUIET_S = 30.0
+"""Motion is over after so long without any: somebody who stands still for a moment is not gone. As in Frigate."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R BT.601."""
 
@@ -48,6 +51,41 @@ class Motion:
     anywhere: bool
     zones: frozenset[str]
     first: bool = False
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Whether there is motion, and in which zones something has moved since it began."""
+
+    on: bool
+    zones: frozenset[str] = frozenset()
+
+
+class MotionState:
+    """Follows what the frames of one camera show: motion is on at once, and off after `QUIET_S` without any.
+
+    Attributes:
+        now: None until there were two pictures to compare.
+    """
+
+    def __init__(self) -> None:
+        self.now: Moving | None = None
+        self._last_s = 0.0
+
+    def note(self, motion: Motion, at_s: float) -> None:
+        """Take what the frame at `at_s` seconds shows."""
+        if motion.first:
+            return
+        if motion.anywhere or motion.zones:
+            self._last_s = at_s
+            since_it_began = self.now.zones if self.now else frozenset()
+            self.now = Moving(True, since_it_began | motion.zones)
+        elif self.now is None or at_s - self._last_s >= QUIET_S:
+            self.now = Moving(False)
+
+    def restart_time(self) -> None:
+        """The camera was opened again and its time begins at 0."""
+        self._last_s = 0.0
 
 
 class MotionDetector:

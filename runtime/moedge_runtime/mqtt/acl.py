@@ -78,6 +78,7 @@ def _of_device(access: Access, device: str) -> list[str]:
         topics.answer("+"),
         topics.last_answer("+"),
         topics.alert("+", "+"),
+        topics.motion("+"),
         topics.snapshot("+"),
         topics.watch("+", "+"),
         *(f"{inbox}/#" for inbox in access.inboxes),

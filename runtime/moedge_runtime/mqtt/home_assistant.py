@@ -5,7 +5,7 @@ Source: home-assistant.io, MQTT integration, "Device discovery payload"; checked
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from moedge_runtime.mqtt.payloads import AnswerPayload, HomeAssistantDevice, WatchState
@@ -20,6 +20,8 @@ CAMERA_STATES = ("connecting", "online", "frozen", "black", "stalled", "offline"
 _PROJECT_NAME = "moedge"
 _QOS = 1
 _DEVICE_AVAILABLE = "{{ 'online' if value_json.state == 'online' else 'offline' }}"
+_ON_OFF = "{{ 'ON' if value_json.state == 'on' else 'OFF' if value_json.state == 'off' else 'None' }}"
+"""Home Assistant takes `None` for a state that is not known."""
 _CAMERA_AVAILABLE = "{{ 'online' if value_json.state in ['online', 'frozen', 'black'] else 'offline' }}"
 
 
@@ -39,6 +41,8 @@ def announcement(
     version: str,
     model: str,
     cameras: Mapping[str, Sequence[str]],
+    alerts: Collection[str] = (),
+    motion: Collection[str] = (),
     before: HomeAssistantDevice | None = None,
 ) -> HomeAssistantDevice:
     """The entities of a device.
@@ -48,12 +52,14 @@ def announcement(
         version: Of moedge.
         model: Name of the model that answers.
         cameras: Names of the watches by camera.
+        alerts: Names of the watches with an alert.
+        motion: Names of the cameras that say whether something moves.
         before: What was announced earlier: components that are gone are named once more without their options, which
             removes them. Publish this once, and then the announcement without it.
     """
     components = _device_components(topics)
     for camera, watches in cameras.items():
-        components |= _camera_components(topics, camera, watches)
+        components |= _camera_components(topics, camera, watches, alerts, motion=camera in motion)
     for key, component in before.components.items() if before else ():
         components.setdefault(key, {"platform": component["platform"]})
     return HomeAssistantDevice(
@@ -102,14 +108,14 @@ def _device_components(topics: Topics) -> dict[str, dict[str, Any]]:
         options = {"state_topic": topics.health, "value_template": template, "entity_category": "diagnostic", **options}
         return _component(topics, "sensor", key, name, **options)
 
-    def problem(key: str, name: str, condition: str) -> dict[str, Any]:
+    def problem(key: str, name: str, value: str) -> dict[str, Any]:
         return _component(
             topics,
             "binary_sensor",
             key,
             name,
             state_topic=topics.health,
-            value_template=f"{{{{ 'ON' if {condition} else 'OFF' }}}}",
+            value_template=f"{{{{ {value} }}}}",
             device_class="problem",
             entity_category="diagnostic",
         )
@@ -128,8 +134,17 @@ def _device_components(topics: Topics) -> dict[str, dict[str, Any]]:
         ),
         "queued": measured("queued", "Answers waiting", "{{ value_json.mqtt.queued }}", state_class="measurement"),
         "dropped": measured("dropped", "Answers dropped", _LOST, **rising),
-        "clock": problem("clock", "Clock", "value_json.clock_synced == false"),
-        "spool": problem("spool", "Spool", "value_json.mqtt.spool and value_json.mqtt.spool.error"),
+        "temperature": measured(
+            "temperature",
+            "Temperature",
+            "{{ value_json.board.temperature_c }}",
+            device_class="temperature",
+            unit_of_measurement="°C",
+            state_class="measurement",
+        ),
+        "power": problem("power", "Power supply", _UNDER_VOLTAGE),
+        "clock": problem("clock", "Clock", "'ON' if value_json.clock_synced == false else 'OFF'"),
+        "spool": problem("spool", "Spool", "'ON' if value_json.mqtt.spool and value_json.mqtt.spool.error else 'OFF'"),
         "update": _component(
             topics,
             "update",
@@ -154,13 +169,18 @@ def _device_components(topics: Topics) -> dict[str, dict[str, Any]]:
     }
 
 
+_UNDER_VOLTAGE = (
+    "'None' if value_json.board.under_voltage is none else 'ON' if value_json.board.under_voltage else 'OFF'"
+)
 _LOST = (
     "{{ value_json.mqtt.dropped"
     " + (value_json.mqtt.spool.dropped + value_json.mqtt.spool.expired if value_json.mqtt.spool else 0) }}"
 )
 
 
-def _camera_components(topics: Topics, camera: str, watches: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _camera_components(
+    topics: Topics, camera: str, watches: Sequence[str], alerts: Collection[str], *, motion: bool
+) -> dict[str, dict[str, Any]]:
     with_camera = {
         "availability": [
             _available(topics),
@@ -200,6 +220,31 @@ def _camera_components(topics: Topics, camera: str, watches: Sequence[str]) -> d
             **with_camera,
         ),
     }
+    if motion:
+        components[f"motion_{camera}"] = _component(
+            topics,
+            "binary_sensor",
+            f"motion_{camera}",
+            f"{camera} motion",
+            state_topic=topics.motion(camera),
+            value_template=_ON_OFF,
+            json_attributes_topic=topics.motion(camera),
+            device_class="motion",
+            **with_camera,
+        )
+    for watch in watches:
+        if watch in alerts:
+            components[f"alert_{watch}"] = _component(
+                topics,
+                "binary_sensor",
+                f"alert_{watch}",
+                f"{watch} alert",
+                state_topic=topics.alert(camera, watch),
+                value_template=_ON_OFF,
+                json_attributes_topic=topics.alert(camera, watch),
+                icon="mdi:bell",
+                **with_camera,
+            )
     for watch in watches:
         components[f"watch_{watch}"] = _component(
             topics,

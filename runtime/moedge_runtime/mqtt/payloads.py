@@ -216,6 +216,17 @@ class AlertPayload(Payload):
     """Of that answer."""
 
 
+class MotionPayload(Payload):
+    """`<base>/<device>/<camera>/motion`."""
+
+    state: Literal["on", "off", "unknown"]
+    """unknown until there were two pictures to compare."""
+    zones: list[str]
+    """In which something has moved since it is on."""
+    at: Timestamp
+    clock_synced: bool | None
+
+
 class ModelInfo(Payload):
     """The model in `info`."""
 

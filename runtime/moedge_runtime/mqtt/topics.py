@@ -63,6 +63,10 @@ class Topics:
         """Retained: whether the alert of a watch is on."""
         return f"{self.root}/{camera}/alert/{watch}"
 
+    def motion(self, camera: str) -> str:
+        """Retained: whether something moves in front of a camera."""
+        return f"{self.root}/{camera}/motion"
+
     def watch(self, camera: str, watch: str) -> str:
         """Retained: the newest answer of a watch with a short state, for Home Assistant."""
         return f"{self.root}/{camera}/watch/{watch}"

@@ -20,6 +20,7 @@ from moedge_runtime.daemon.watcher import AlertNote, Watch, Watcher
 from moedge_runtime.errors import MoedgeError, RequestError
 from moedge_runtime.frames.gate import FrameGate, WatchRule
 from moedge_runtime.frames.ledger import FrameCounts
+from moedge_runtime.frames.motion import Moving
 from runtime.daemon.fakes import reply
 
 START = datetime(2026, 11, 26, tzinfo=timezone.utc)
@@ -62,6 +63,9 @@ class Events:
     def dropped(self, job: Job, reason: str) -> None:
         self.told[job.identifier or ""].append("dropped")
         self.reasons[reason] += 1
+
+    def motion(self, camera: str, moving: Moving) -> None:
+        pass
 
 
 class Simulation:

@@ -216,6 +216,27 @@ def adds_up(health: dict[str, Any]) -> None:
         assert sum(counts["reasons"].values()) == counts["skipped"] + counts["dropped"], (name, counts)
 
 
+def test_motion_is_told_to_who_comes_later_with_or_without_a_watch(
+    tmp_path: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    picture = Image.new("RGB", (64, 48), (brightness(3),) * 3)
+    picture.save(tmp_path / "empty.jpg")
+    picture.paste((255, 255, 255), (40, 10, 60, 40))
+    picture.save(tmp_path / "somebody.jpg")
+    moving = shlex.join([sys.executable, "-c", MOVING, str(tmp_path / "empty.jpg"), str(tmp_path / "somebody.jpg")])
+    zones = {"door": "0.5,0,1,0,1,1,0.5,1", "wall": "0,0,0.5,0,0.5,1,0,1"}
+    camera = {"source": f"exec:{moving}", "fps": 20}
+    cameras = {"watched": {**camera, "motion": True, "zones": zones}, "quiet": camera}
+    with running(tmp_path, bundle, broker, FakeAnswerer(), cameras=cameras, watches=[]):
+        with Listener(broker, "t/#") as listener:
+            told = listener.message("t/d/watched/motion", '"on"')
+            assert json.loads(told.payload)["zones"] == ["door"]
+        with Listener(broker, "t/#") as late:
+            assert late.json("t/d/watched/motion")["state"] == "on"
+            late.message("t/d/quiet/status")
+            assert late.on("t/d/quiet/motion") == []
+
+
 def test_an_alert_is_raised_rests_and_is_told_to_who_comes_later(
     place: Path, bundle: Path, broker: BrokerAddress
 ) -> None:

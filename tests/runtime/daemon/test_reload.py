@@ -264,6 +264,25 @@ def test_what_a_reload_takes_away_is_removed_from_the_broker(path: Path, broker:
         assert "watch_g" not in announced["components"]
 
 
+def test_states_that_are_not_told_any_more_are_removed_from_the_broker(path: Path, broker: BrokerAddress) -> None:
+    mqtt = {**yaml.safe_load(path.read_text())["mqtt"], "home_assistant": {"prefix": "t/ha"}}
+    schema = {"type": "object", "properties": {"frame": {"type": "integer"}}}
+    alarming = {**NUMBER, "json_schema": schema, "alert": {"field": "frame", "above": 9}}
+    moving = {"panel": {**LIVE["panel"], "motion": True}}
+    gone = ("t/d/panel/motion", "t/d/panel/alert/number", "t/d/panel/watch/number", "t/ha/device/moedge_d/config")
+    path.write_text(changed(path, mqtt=mqtt, cameras=moving, watches=[alarming]))
+    with Listener(broker, "t/#") as listener, running(path):
+        for topic in gone:
+            listener.message(topic)
+        text = changed(path, mqtt={**mqtt, "home_assistant": False}, cameras=LIVE, watches=[NUMBER])
+        assert ask(listener, "config", config=text)["status"] == "ok"
+        for topic in gone:
+            listener.wait(lambda messages, topic=topic: b"" in listener.on(topic), f"the end of {topic}")
+    with Listener(broker, "t/#") as late:
+        late.message("t/d/panel/answer/last")
+        assert not {message.topic for message in late.messages} & set(gone)
+
+
 def test_home_assistant_hears_everything_again_when_it_has_started(path: Path, broker: BrokerAddress) -> None:
     mqtt = {**yaml.safe_load(path.read_text())["mqtt"], "home_assistant": {"prefix": "t/ha"}}
     path.write_text(changed(path, mqtt=mqtt, watches=[]))

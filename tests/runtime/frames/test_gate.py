@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from moedge_runtime.camera import Frame
 from moedge_runtime.frames.gate import SKIP_REASONS, FrameGate, Verdict, WatchRule, frame_reason
-from moedge_runtime.frames.motion import MotionSettings
+from moedge_runtime.frames.motion import MotionSettings, Moving
 from moedge_runtime.frames.polygon import parse_polygon
 from moedge_runtime.frames.timetable import Timetable, parse_window
 
@@ -120,3 +120,15 @@ def test_the_reason_of_a_frame_is_that_of_the_watch_that_came_closest() -> None:
     for one, other in pairwise(SKIP_REASONS):
         assert frame_reason([Verdict(reason=other), Verdict(reason=one)]) == other
     assert frame_reason([Verdict(reason="interval"), Verdict("motion")]) is None
+
+
+def test_a_camera_says_whether_something_moves_even_if_no_watch_asks_for_that() -> None:
+    gate = FrameGate([], motion=MotionSettings(), zones=ZONES)
+    told = []
+    for item in (frame(0), frame(1), frame(2, 10), frame(3, 120)):
+        assert gate.decide(item, None, True) == []
+        told.append(gate.moving)
+    assert told == [None, Moving(False), Moving(True, frozenset({"left"})), Moving(True, frozenset({"left", "right"}))]
+    without = FrameGate([WatchRule(0.0)])
+    said(without, frame(0), frame(1, 10))
+    assert without.moving is None

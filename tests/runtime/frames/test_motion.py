@@ -1,6 +1,15 @@
 import numpy as np
 import pytest
-from moedge_runtime.frames.motion import ADAPT_S, MotionDetector, MotionSettings, brightness
+from moedge_runtime.frames.motion import (
+    ADAPT_S,
+    QUIET_S,
+    Motion,
+    MotionDetector,
+    MotionSettings,
+    MotionState,
+    Moving,
+    brightness,
+)
 from moedge_runtime.frames.polygon import parse_polygon
 
 ZONES = {"left": parse_polygon("0,0,0.4,0,0.4,1,0,1"), "right": parse_polygon("0.6,0,1,0,1,1,0.6,1")}
@@ -75,3 +84,24 @@ def test_brightness_is_a_small_plane() -> None:
     red = np.zeros((180, 200, 3), np.uint8)
     red[..., 0] = 255
     assert brightness(red[:, ::-1]).mean() == pytest.approx(0.299 * 255)
+
+
+def test_motion_is_on_at_once_gathers_zones_and_is_off_after_a_while_without_any() -> None:
+    state, nothing = MotionState(), Motion(False, frozenset())
+    state.note(Motion(True, frozenset({"left"}), first=True), 0.0)
+    assert state.now is None, "there was nothing to compare with"
+    state.note(nothing, 1.0)
+    assert state.now == Moving(False)
+    state.note(Motion(True, frozenset({"left"})), 2.0)
+    state.note(Motion(False, frozenset({"right"})), 3.0)
+    assert state.now == Moving(True, frozenset({"left", "right"}))
+    state.note(nothing, 2.9 + QUIET_S)
+    assert state.now.on
+    state.note(nothing, 3.0 + QUIET_S)
+    assert state.now == Moving(False)
+    state.note(Motion(True, frozenset()), 100.0)
+    state.restart_time()
+    state.note(nothing, QUIET_S - 1.0)
+    assert state.now == Moving(True), "zones of before are forgotten; a camera that was opened again begins at 0"
+    state.note(nothing, QUIET_S)
+    assert not state.now.on

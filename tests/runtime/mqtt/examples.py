@@ -21,6 +21,7 @@ from moedge_runtime.mqtt.payloads import (
     EventAlert,
     EventPayload,
     ModelInfo,
+    MotionPayload,
     MqttHealth,
     Payload,
     Response,
@@ -151,6 +152,7 @@ EXAMPLES: dict[str, Payload] = {
         id=ANSWER.id,
         data={"reading": "42.5", "red": True},
     ),
+    "motion": MotionPayload(state="on", zones=["display"], at=CAPTURED, clock_synced=True),
     "info": DeviceInfo(
         device="panel-01",
         version="0.1.0",
@@ -195,7 +197,12 @@ EXAMPLES: dict[str, Payload] = {
     ),
     "watch_state": watch_state(ANSWER),
     "home_assistant": announcement(
-        Topics("moedge", "panel-01"), version="0.1.0", model=MODEL.name, cameras={"panel": ["level"]}
+        Topics("moedge", "panel-01"),
+        version="0.1.0",
+        model=MODEL.name,
+        cameras={"panel": ["level"]},
+        alerts=["level"],
+        motion=["panel"],
     ),
     "response_snapshot": Response(
         status="ok",

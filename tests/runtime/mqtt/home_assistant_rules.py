@@ -38,8 +38,13 @@ NEEDED = {
     "update": {"state_topic"},
 }
 DEVICE_CLASSES = {
-    "sensor": {"duration": {"d", "h", "min", "s", "ms"}, "data_size": {"B", "kB", "MB", "GiB", "MiB"}, "enum": {None}},
-    "binary_sensor": {"problem": {None}, "connectivity": {None}},
+    "sensor": {
+        "duration": {"d", "h", "min", "s", "ms"},
+        "data_size": {"B", "kB", "MB", "GiB", "MiB"},
+        "enum": {None},
+        "temperature": {"°C"},
+    },
+    "binary_sensor": {"problem": {None}, "connectivity": {None}, "motion": {None}},
     "image": {},
     "button": {"restart": {None}, "update": {None}, "identify": {None}},
     "update": {"firmware": {None}},

@@ -52,6 +52,7 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "topic write moedge/panel-01/+/answer\n"
         "topic write moedge/panel-01/+/answer/last\n"
         "topic write moedge/panel-01/+/alert/+\n"
+        "topic write moedge/panel-01/+/motion\n"
         "topic write moedge/panel-01/+/snapshot\n"
         "topic write moedge/panel-01/+/watch/+\n"
     )
@@ -109,6 +110,9 @@ def test_mosquitto_takes_everything_that_a_device_says_and_nothing_of_another(
         PANEL.camera_status("c"),
         PANEL.answer("c"),
         PANEL.last_answer("c"),
+        PANEL.event("c"),
+        PANEL.alert("c", "w"),
+        PANEL.motion("c"),
         PANEL.snapshot("c"),
         PANEL.watch("c", "w"),
         PANEL.response("ask"),

@@ -16,9 +16,16 @@ from moedge_runtime.mqtt.home_assistant import (
     discovery_topic,
     watch_state,
 )
-from moedge_runtime.mqtt.payloads import CameraStatus, ErrorInfo, HomeAssistantDevice
+from moedge_runtime.mqtt.payloads import (
+    AlertPayload,
+    BoardHealth,
+    CameraStatus,
+    ErrorInfo,
+    HomeAssistantDevice,
+    MotionPayload,
+)
 from moedge_runtime.mqtt.topics import Topics
-from runtime.mqtt.examples import ANSWER, EXAMPLES, FAILED
+from runtime.mqtt.examples import ANSWER, CAPTURED, EXAMPLES, FAILED
 from runtime.mqtt.home_assistant_rules import problems
 
 TOPICS = Topics("moedge", "panel-01")
@@ -29,11 +36,17 @@ ON_TOPIC = {
     TOPICS.health: "health",
     TOPICS.camera_status("panel"): "camera_status_online",
     TOPICS.watch("panel", "level"): "watch_state",
+    TOPICS.alert("panel", "level"): "alert",
+    TOPICS.motion("panel"): "motion",
 }
 
 
 def announced(cameras: dict[str, list[str]], before: HomeAssistantDevice | None = None) -> HomeAssistantDevice:
-    return announcement(TOPICS, version="1.0", model="m", cameras=cameras, before=before)
+    """Every watch has an alert, and every camera looks for motion."""
+    alerts = [watch for watches in cameras.values() for watch in watches]
+    return announcement(
+        TOPICS, version="1.0", model="m", cameras=cameras, alerts=alerts, motion=list(cameras), before=before
+    )
 
 
 def rendered(template: str, payload: bytes) -> str:
@@ -80,14 +93,42 @@ def test_every_template_gives_what_its_entity_expects_of_the_golden_payloads() -
         "memory": "6442450944",
         "queued": "0",
         "dropped": "0",
+        "temperature": "None",
+        "power": "None",
         "clock": "OFF",
         "spool": "OFF",
         "update": "0.1.0",
         "camera_panel": "online",
         "watch_level": '{"reading":"42.5","red":false}',
+        "alert_level": "ON",
+        "motion_panel": "ON",
     }
     attributes = rendered(components["watch_level"]["json_attributes_template"], EXAMPLES["watch_state"].encode())
     assert json.loads(attributes)["captured_at"] == "2026-11-23T08:15:30.250Z"
+
+
+@pytest.mark.parametrize(("state", "shown"), [("on", "ON"), ("off", "OFF"), ("unknown", "None")])
+def test_alerts_and_motion_are_on_off_or_unknown(state: Any, shown: str) -> None:
+    components = announced({"panel": ["level"]}).components
+    alert = AlertPayload(state=state, since=CAPTURED, clock_synced=True).encode()
+    motion = MotionPayload(state=state, zones=[], at=CAPTURED, clock_synced=True).encode()
+    assert rendered(components["alert_level"]["value_template"], alert) == shown
+    assert rendered(components["motion_panel"]["value_template"], motion) == shown
+
+
+@pytest.mark.parametrize(
+    ("board", "temperature", "power"),
+    [({"temperature_c": 61.5, "under_voltage": True}, "61.5", "ON"), ({"under_voltage": False}, "None", "OFF")],
+)
+def test_a_board_without_a_sensor_has_no_state(board: dict[str, Any], temperature: str, power: str) -> None:
+    components, health = announced({}).components, EXAMPLES["health"].model_copy(update={"board": BoardHealth(**board)})
+    assert rendered(components["temperature"]["value_template"], health.encode()) == temperature
+    assert rendered(components["power"]["value_template"], health.encode()) == power
+
+
+def test_only_watches_with_an_alert_and_cameras_with_motion_have_a_sensor_of_them() -> None:
+    components = announcement(TOPICS, version="1.0", model="m", cameras={"panel": ["level", "lamps"]}).components
+    assert not [key for key in components if key.startswith(("alert_", "motion_"))]
 
 
 @pytest.mark.parametrize("state", CAMERA_STATES)
@@ -135,7 +176,10 @@ def test_what_is_gone_is_named_once_more_by_its_platform_alone() -> None:
     gone = {key: one for key, one in removal.components.items() if set(one) == {"platform"}}
     assert gone == {
         "watch_level": {"platform": "sensor"},
+        "alert_level": {"platform": "binary_sensor"},
         "watch_open": {"platform": "sensor"},
+        "alert_open": {"platform": "binary_sensor"},
+        "motion_gate": {"platform": "binary_sensor"},
         "camera_gate": {"platform": "sensor"},
         "snapshot_gate": {"platform": "image"},
         "take_gate": {"platform": "button"},
