@@ -18,10 +18,13 @@ import numpy as np
 from moedge_runtime.daemon.answerer import Question, Reply
 from moedge_runtime.daemon.service import Daemon
 from moedge_runtime.mqtt.address import BrokerAddress
+from moedge_runtime.mqtt.listening import free_port
+from moedge_runtime.mqtt.spool import Spool
 from PIL import Image
 from runtime.camera.http_camera import HttpCamera, jpeg
 from runtime.camera.videos import brightness, write_video
 from runtime.daemon.fakes import FakeAnswerer, config_for, reply
+from runtime.daemon.pages import wait_until
 from runtime.daemon.test_service import health_with
 from runtime.mqtt.listener import DEADLINE_S, Listener
 
@@ -119,6 +122,26 @@ def test_nothing_under_a_mask_reaches_the_model_a_request_or_any_message(
     seen = np.zeros((48, 64, 3), np.uint8)
     seen[:, :31] = np.frombuffer(bytes(range(32)) * 3, np.uint8).reshape(32, 3)[:31]
     assert texts["masked"].popitem()[0] == f"64x48 {hashlib.sha256(seen).hexdigest()}", "black from column 31 on"
+
+
+def test_nothing_under_a_mask_waits_on_the_disk_for_a_broker_that_is_away(tmp_path: Path, bundle: Path) -> None:
+    source = f"exec:{shlex.join([sys.executable, '-c', NOISE])}"
+    camera = {"source": source, "format": "rgb24", "size": "64x48", "fps": 50}
+    cameras = {"masked": {**camera, "masks": ["0.5,0,1,0,1,1,0.5,1"]}, "open": camera}
+    watches = [{"name": name, "camera": name, "question": "?", "interval": "every_frame"} for name in cameras]
+    away = BrokerAddress("127.0.0.1", free_port(), False)
+    mqtt = {"url": str(away), "snapshots": True, "spool": {"directory": "spool"}}
+    with running(tmp_path, bundle, away, Digester(), cameras=cameras, watches=watches, mqtt=mqtt):
+        wait_until(lambda: sum(path.stat().st_size for path in (tmp_path / "spool").glob("*.seg")) > 100_000)
+    spool = Spool(tmp_path / "spool", max_bytes=1 << 24, max_age_s=3600.0)
+    texts: dict[str, Counter[str]] = defaultdict(Counter)
+    while (record := spool.read()) is not None:
+        payload = json.loads(record.payload)
+        if payload["text"]:
+            texts[payload["camera"]][payload["text"]] += 1
+    spool.close()
+    assert len(texts["open"]) >= 10, "without a mask every frame is another"
+    assert len(texts["masked"]) == 1 and texts["masked"].total() >= 10, "with it every frame is the same"
 
 
 def test_crop_and_zones_are_what_the_model_gets(tmp_path: Path, bundle: Path, broker: BrokerAddress) -> None:

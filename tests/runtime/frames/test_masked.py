@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 from moedge_runtime.camera import Frame
 from moedge_runtime.camera.picture_check import PictureCheck
+from moedge_runtime.daemon.answerer import Question
+from moedge_runtime.daemon.answers import answer_payload
+from moedge_runtime.daemon.schedule import Job, Result
+from moedge_runtime.daemon.snapshot import Jpeg, encode_jpeg
 from moedge_runtime.frames.masked import MASK_COLOUR, Preparation, PreparedSource
 from moedge_runtime.frames.motion import MotionDetector, MotionSettings, brightness
 from moedge_runtime.frames.polygon import WHOLE, Box, Polygon, parse_polygon
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings
-from PIL import Image
+from moedge_runtime.mqtt.payloads import AnswerModel
+from moedge_runtime.mqtt.spool import Spool
+from moedge_runtime.mqtt.spool_clock import Moment
+from runtime.daemon.fakes import reply
 from runtime.frames.shapes import random_polygon, touched
 
 CASES = 1000
 NOW = datetime(2026, 11, 26, tzinfo=timezone.utc)
+TOPIC = "t/d/gate/answer"
+MODEL = AnswerModel(name="n", bundle="b", precision="int4")
 PROCESSOR = ImageProcessor(
     ImageProcessorSettings.from_config(
         {
@@ -53,16 +62,27 @@ def given(image: np.ndarray, masks: list[Polygon], crop: Box) -> np.ndarray:
     return frames[0].image
 
 
-def snapshot(image: np.ndarray) -> bytes:
-    """A JPEG; also what goes to MQTT and from there to a spool."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=80)
-    return file.getvalue()
+def kept(image: np.ndarray, model_input: np.ndarray, snapshot: Jpeg, number: int) -> tuple[str, bytes]:
+    """What waits on the disk of a picture: the daemon's answer of a model that repeats every bit of its input."""
+    job = Job("gate", "watch", Question("?"), Frame(image, NOW, 0.0, number, 0.0), False, lambda job, result: None)
+    result = Result(reply(hashlib.sha256(model_input.tobytes()).hexdigest(), "stop"), 0.0, 1.0)
+    answer = answer_payload(job, result, identifier=f"{number:026}", answered_at=NOW, synced=True, model=MODEL)
+    return TOPIC, answer.model_copy(update={"snapshot": snapshot.reference("t/d/gate/snapshot")}).encode()
 
 
-def test_a_thousand_random_masks_leak_no_pixel_to_model_motion_snapshot_or_spool() -> None:
+def written(directory: Path, messages: list[tuple[str, bytes]]) -> dict[str, bytes]:
+    """The files of a spool that keeps `messages`, by name."""
+    spool = Spool(directory, max_bytes=1 << 24, max_age_s=3600.0, now=lambda: Moment(1, 1, b"b" * 16, True))
+    spool.append(messages)
+    assert spool.messages == len(messages)
+    spool.close()
+    return {path.name: path.read_bytes() for path in directory.glob("*.seg")}
+
+
+def test_a_thousand_random_masks_leak_no_pixel_to_model_motion_snapshot_or_spool(tmp_path: Path) -> None:
     rng = np.random.default_rng(20261126)
     hidden_pixels = leaked = different = 0
+    spooled: tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]] = ([], [])
     for case in range(CASES):
         height, width = (int(length) for length in rng.integers(20, 64, 2))
         masks = [random_polygon(rng) for _ in range(rng.integers(1, 4))]
@@ -76,13 +96,21 @@ def test_a_thousand_random_masks_leak_no_pixel_to_model_motion_snapshot_or_spool
         hidden_pixels += int(hidden[rows, columns].sum())
         leaked += int((seen[hidden[rows, columns]] != MASK_COLOUR).any(axis=-1).sum())
         leaked += int((seen != seen_too).any(axis=-1).sum())
-        assert np.array_equal(PROCESSOR(seen).pixel_values, PROCESSOR(seen_too).pixel_values), "model input"
+        model_inputs = [PROCESSOR(image).pixel_values for image in (seen, seen_too)]
+        assert np.array_equal(*model_inputs), "model input"
         assert np.array_equal(brightness(seen), brightness(seen_too)), "motion gate"
-        assert snapshot(seen) == snapshot(seen_too), "snapshot, and what a spool gets of it"
+        limit = 4096 if case % 2 else 1024
+        jpegs = [encode_jpeg(image, max_bytes=limit, quality=85, comment="moedge") for image in (seen, seen_too)]
+        assert jpegs[0] == jpegs[1], "snapshot"
+        for messages, image, model_input, jpeg in zip(spooled, (seen, seen_too), model_inputs, jpegs, strict=True):
+            messages.append(kept(image, model_input, jpeg, case))
         assert seen.base is None and not np.shares_memory(seen, one), "the whole picture cannot be reached"
     assert leaked == 0
     assert hidden_pixels > 150_000
     assert different > 0.95 * CASES, "nearly every mask had something to hide"
+    files = written(tmp_path / "one", spooled[0])
+    assert sum(map(len, files.values())) > 500 * CASES
+    assert files == written(tmp_path / "other", spooled[1]), "spool"
 
 
 def test_a_frame_is_masked_before_the_camera_thread_looks_at_it() -> None:
