@@ -6,6 +6,7 @@ import json
 import os
 import queue
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,8 @@ from moedge_runtime.packs import load_pack, pack_names
 
 PASSWORD_VARIABLE = "MOEDGE_MQTT_PASSWORD"
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @dataclass(frozen=True)
 class _Lost:
@@ -32,6 +35,9 @@ class _Lost:
 @click.option("--device", default="+", help="Only this device.")
 @click.option("--camera", default="+", help="Only this camera.")
 @click.option("--username", help=f"User; the password comes from the variable {PASSWORD_VARIABLE}.")
+@click.option("--ca", type=_FILE, help="PEM file of the broker's authorities; default the system's.")
+@click.option("--cert", type=_FILE, help="PEM file of your certificate.")
+@click.option("--key", type=_FILE, help="PEM file of its key.")
 @click.option("--protocol", type=click.Choice(["5", "3.1.1"]), default="5", show_default=True, help="MQTT version.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as it came, one a line.")
 @click.option("--count", type=click.IntRange(min=1), help="Exit after so many answers.")
@@ -44,6 +50,9 @@ def watch(
     device: str,
     camera: str,
     username: str | None,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
     protocol: str,
     as_json: bool,
     count: int | None,
@@ -55,6 +64,10 @@ def watch(
         address, answers = parse_broker_url(url), answer_filter(base, device, camera)
     except ValueError as error:
         raise ConfigError(f"The command line is wrong: {error}.") from error
+    if (cert is None) != (key is None):
+        raise ConfigError("The command line is wrong: --cert and --key belong together; give both or neither.")
+    if not address.tls and (ca or cert):
+        raise ConfigError("The command line is wrong: --ca, --cert and --key go with a url that begins with mqtts://.")
     received: queue.SimpleQueue[Received | _Lost] = queue.SimpleQueue()
     session = Session(
         Connection(
@@ -62,6 +75,9 @@ def watch(
             username=username,
             password=os.environ.get(PASSWORD_VARIABLE) if username else None,
             protocol="3.1.1" if protocol == "3.1.1" else "5",
+            ca=ca,
+            cert=cert,
+            key=key,
         ),
         on_message=received.put,
         on_lost=lambda reason: received.put(_Lost(reason)),

@@ -11,12 +11,15 @@ import pytest
 from click.testing import CliRunner
 from moedge_runtime.cli.main import main
 from moedge_runtime.cli.watch import line_of, watch
-from moedge_runtime.mqtt.address import BrokerAddress
+from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.listening import free_port
-from moedge_runtime.mqtt.message import Received
+from moedge_runtime.mqtt.message import Message, Received
+from moedge_runtime.mqtt.session import Session
 from runtime.daemon.fakes import write_config
+from runtime.mqtt.certificates import Authority
 from runtime.mqtt.examples import ANSWER, EXAMPLES
 from runtime.mqtt.listener import Listener
+from runtime.mqtt.test_tls import tls_broker
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -167,6 +170,27 @@ def test_watch_filters_by_device_and_camera(broker: BrokerAddress) -> None:
     )
     assert result.exit_code == 0, result.output
     assert result.stdout == '08:15:34 gate/level {"reading": "42.5", "red": false} 4.5 s\n'
+
+
+def test_watch_shows_a_certificate_to_a_broker_that_wants_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("wall")
+    lines = ("require_certificate true", f"cafile {authority.ca}", "use_identity_as_username true")
+    broker, address = tls_broker(tmp_path, *authority.issue("server"), *lines)
+    url, ca, cert = ["--url", str(address)], ["--ca", str(authority.ca)], ["--cert", str(certificate)]
+    publisher = Session(Connection(address, ca=authority.ca, cert=certificate, key=key))
+    publisher.open()
+    publisher.publish(Message("t/d/panel/answer", ANSWER.encode(), retain=True))
+    arguments = ["--base", "t", "--count", "1", *url, *ca, *cert, "--key", str(key)]
+    result = CliRunner().invoke(watch, arguments)
+    assert result.exit_code == 0 and "panel/level" in result.stdout, result.output
+    assert failure(capsys, "watch", *url)[0] == 1
+    assert "--cert and --key belong together" in failure(capsys, "watch", *url, *cert)[1]
+    assert "go with a url that begins with mqtts://" in failure(capsys, "watch", "--url", "mqtt://x", *ca)[1]
+    publisher.close()
+    broker.stop()
 
 
 def test_a_line_is_compact_and_cannot_take_over_the_terminal() -> None:
