@@ -70,7 +70,9 @@ def parse_config(
     try:
         raw, lines, problems = read_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"Configuration '{source}' is not valid YAML: {error}", key="config.invalid_yaml") from error
+        raise ConfigError(
+            f"Configuration '{source}' is not valid YAML: {error}{_advice(text, error)}", key="config.invalid_yaml"
+        ) from error
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(
@@ -112,6 +114,15 @@ def validate(
 def config_error(config: Config, problems: Problems) -> ConfigError:
     """What is wrong with a configuration that was read, in the form in which `load_config` reports it."""
     return ConfigError(_report(config._origin, problems), key="config.invalid")
+
+
+def _advice(text: str, error: yaml.YAMLError) -> str:
+    """What to do about a mistake that is easily made: braces of a variable inside of others."""
+    mark = getattr(error, "problem_mark", None)
+    line = text.splitlines()[mark.line : mark.line + 1] if mark is not None else []
+    if not any("${" in part for part in line):
+        return ""
+    return '\nInside of { } and [ ] a variable is written with quotes: "${NAME}".'
 
 
 def _check_version(path: Path, raw: object) -> None:

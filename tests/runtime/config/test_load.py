@@ -158,6 +158,9 @@ def test_a_missing_file_and_a_file_that_is_no_yaml_say_so(tmp_path: Path) -> Non
         "Give an existing file with --config."
     )
     assert "is not valid YAML: " in refusal(tmp_path, "a: [")
+    advice = 'Inside of { } and [ ] a variable is written with quotes: "${NAME}".'
+    assert advice not in refusal(tmp_path, "a: ${TOKEN}\nb: [\n")
+    assert refusal(tmp_path, "web: {token: ${TOKEN}}").endswith(f"\n{advice}")
     assert "holds no keys" in refusal(tmp_path, "")
     assert "holds no keys" in refusal(tmp_path, "- 1")
 
