@@ -90,6 +90,7 @@ class MqttClient:
         requests: Topic filter to subscribe to. The broker is asked not to replay retained requests.
         on_request: Called on the network's thread with each message; must not block.
         on_delivered: Called when a message was acknowledged, so that `backlog` has become shorter; must not block.
+        on_connected: Called on every connect before anything but `presence.online` is published; may publish.
         also: Further topics to subscribe to, stored or not; a broker that refuses them is not left.
         on_also: Called with messages of these topics; must not block.
         spool: Closed by `close`.
@@ -105,6 +106,7 @@ class MqttClient:
         requests: str,
         on_request: Callable[[Received], None],
         on_delivered: Callable[[], None] = lambda: None,
+        on_connected: Callable[[], None] = lambda: None,
         also: Sequence[str] = (),
         on_also: Callable[[Received], None] = lambda message: None,
         spool: Spool | None = None,
@@ -112,7 +114,7 @@ class MqttClient:
         tls_check_s: float = TLS_CHECK_S,
     ) -> None:
         self._connection, self._presence, self._requests = connection, presence, requests
-        self._on_request, self._on_delivered = on_request, on_delivered
+        self._on_request, self._on_delivered, self._on_connected = on_request, on_delivered, on_connected
         self._also, self._on_also = also, on_also
         self._backoff = backoff or Backoff()
         self._tls, self._tls_check_s = TlsFiles(connection), tls_check_s
@@ -253,6 +255,7 @@ class MqttClient:
             self.counters.connects += 1
             self._online.set()
             log.info("Connected to broker %s.", self._connection.address)
+            self._on_connected()
             self._serve(session, events)
         finally:
             session.close()
