@@ -158,17 +158,18 @@ class AlertConfig(Frozen):
             raise ValueError("; ".join(problems))
         return self
 
-    def missing_in(self, schema: dict[str, Any]) -> str | None:
-        """The part of `field` that answers to a JSON Schema cannot have; None if none is known to be missing."""
-        level: Any = schema
-        for key in self.field.split("."):
-            properties = level.get("properties") if isinstance(level, dict) else None
-            if not isinstance(properties, dict):
-                return None  # references and combinations are not followed
-            if key not in properties:
-                return key
-            level = properties[key]
-        return None
+
+def missing_in(field: str, schema: dict[str, Any]) -> str | None:
+    """The part of `field` that answers to a JSON Schema cannot have; None if none is known to be missing."""
+    level: Any = schema
+    for key in field.split("."):
+        properties = level.get("properties") if isinstance(level, dict) else None
+        if not isinstance(properties, dict):
+            return None  # references and combinations are not followed
+        if key not in properties:
+            return key
+        level = properties[key]
+    return None
 
 
 def motion_switch(value: object) -> object:

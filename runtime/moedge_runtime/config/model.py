@@ -26,6 +26,7 @@ from moedge_runtime.config.frames import (
     TimeConfig,
     WindowText,
     crop_problem,
+    missing_in,
     motion_switch,
 )
 from moedge_runtime.config.values import (
@@ -311,6 +312,8 @@ class WatchConfig(Frozen):
     """A waiting question of a higher class always goes first."""
     alert: AlertConfig | None = None
     """An alert that the answers raise and end; needs `json_schema`."""
+    state: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Key in the answer's `data`, as `alert.field`, whose value is the state in Home Assistant; needs `json_schema`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -328,10 +331,12 @@ class WatchConfig(Frozen):
             problems.append("refresh goes with motion; remove it, or set motion to true")
         if self.alert is not None and self.json_schema is None:
             problems.append("an alert needs a json_schema that has its field")
-        elif self.alert is not None and self.json_schema is not None:
-            missing = self.alert.missing_in(self.json_schema)
+        if self.state is not None and self.json_schema is None:
+            problems.append("state needs a json_schema that has this field")
+        for key, field in (("alert.field", self.alert and self.alert.field), ("state", self.state)):
+            missing = missing_in(field, self.json_schema) if field and self.json_schema is not None else None
             if missing is not None:
-                problems.append(f"alert.field is '{self.alert.field}', but the json_schema has no property '{missing}'")
+                problems.append(f"{key} is '{field}', but the json_schema has no property '{missing}'")
         if self.view == "camera" and "view" in self.model_fields_set and not self.zones:
             problems.append("view: camera goes with zones; without any the whole picture is used anyway")
         if problems:

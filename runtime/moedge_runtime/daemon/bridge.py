@@ -96,6 +96,7 @@ class Bridge:
         self._synced = clock_synced()
         self._identifiers = Ulids()
         self._counters = WatchCounters(watch.name for watch in config.watches)
+        self._state_fields = {watch.name: watch.state for watch in config.watches}
         self.readers: Mapping[str, CameraReader] = {}
         self.watchers: Mapping[str, Watcher] = {}
         self.topics = Topics(config.mqtt.base_topic, config.device)
@@ -119,6 +120,7 @@ class Bridge:
             requests=self.topics.requests,
             on_request=self._receive,
             on_delivered=jobs.recheck,
+            on_connected=self.publish_health,
             also=[self._birth] if self._birth else [],
             on_also=self._home_assistant_said,
             spool=self._spool,
@@ -190,7 +192,11 @@ class Bridge:
         self.client.publish(Message(self.topics.last_answer(job.camera), encoded, retain=True))
         if self._config.mqtt.home_assistant:
             self.client.publish(
-                Message(self.topics.watch(job.camera, event.watch), watch_state(answer).encode(), retain=True)
+                Message(
+                    self.topics.watch(job.camera, event.watch),
+                    watch_state(answer, self._state_fields[event.watch]).encode(),
+                    retain=True,
+                )
             )
         self._publish_event(job, event)
         if event.alert is not None and event.alert.changed:

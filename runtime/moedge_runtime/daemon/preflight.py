@@ -16,10 +16,14 @@ from moedge_runtime.errors import CameraError, ConfigError
 
 
 def question_of(watch: WatchConfig) -> Question:
-    """What `watch` asks."""
+    """What `watch` asks, with the names of its camera and its zones put in."""
+
+    def named(text: str) -> str:
+        return text.replace("{camera}", watch.camera).replace("{zones}", ", ".join(watch.zones))
+
     return Question(
-        text=watch.question,
-        system=watch.system,
+        text=named(watch.question),
+        system=None if watch.system is None else named(watch.system),
         json_schema=watch.json_schema,
         thinking=watch.thinking,
         thinking_budget=watch.thinking_budget,

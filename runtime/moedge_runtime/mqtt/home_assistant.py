@@ -5,6 +5,7 @@ Source: home-assistant.io, MQTT integration, "Device discovery payload"; checked
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -77,17 +78,31 @@ def announcement(
     )
 
 
-def watch_state(answer: AnswerPayload) -> WatchState:
-    """An answer with a state that Home Assistant takes; the long text is in the attributes."""
+def watch_state(answer: AnswerPayload, field: str | None = None) -> WatchState:
+    """An answer with a state that Home Assistant takes; the long text is in the attributes.
+
+    Args:
+        answer: The answer.
+        field: Key in its data, with dots for keys inside of it, whose value is the state; None for all of the answer.
+    """
     text = answer.text or ""
     if answer.error is not None:
         text = f"error: {answer.error.key}"
+    elif field is not None:
+        text = _text_of(answer.data, field.split("."))
     elif isinstance(answer.data, str | int | float | bool):
         text = str(answer.data)
     text = " ".join(text.split())
     if len(text) > MAX_STATE_CHARACTERS:
         text = text[: MAX_STATE_CHARACTERS - 1] + "…"
     return WatchState(state=text, answer=answer)
+
+
+def _text_of(data: Any, path: Sequence[str]) -> str:
+    """The value at `path`; for Home Assistant `None` is a state that is not known."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return json.dumps(data, ensure_ascii=False) if isinstance(data, dict | list) else str(data)
 
 
 def _identifier(device: str) -> str:

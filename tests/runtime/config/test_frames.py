@@ -125,6 +125,12 @@ def test_a_watch_may_see_all_of_the_picture_and_zones_may_reach_over_the_crop(tm
         ({}, {"view": "camera"}, "watches[0]: view: camera goes with zones"),
         ({}, {"motion": False, "refresh": 5}, "watches[0]: refresh goes with motion"),
         ({}, {"priority": "urgent"}, "watches[0].priority: got 'urgent'; should be 'high', 'normal' or 'low'"),
+        ({}, {"state": "n"}, "watches[0]: state needs a json_schema that has this field"),
+        (
+            {},
+            {"json_schema": SCHEMA, "state": "m"},
+            "watches[0]: state is 'm', but the json_schema has no property 'm'",
+        ),
         ({}, {"alert": {"field": "n", "above": 1}}, "watches[0]: an alert needs a json_schema that has its field"),
         (
             {},

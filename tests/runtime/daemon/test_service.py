@@ -431,6 +431,22 @@ def test_a_model_that_does_not_notice_the_end_does_not_keep_the_daemon_from_sayi
     assert daemon.stuck, "the process has to be ended without the model's thread"
 
 
+def test_the_first_health_that_anybody_hears_knows_of_the_connection(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    with Listener(broker, "t/d/health") as listener, running(place, bundle, broker):
+        assert listener.json("t/d/health")["mqtt"]["connected"] is True
+
+
+def test_a_watch_asks_with_the_names_of_its_camera_and_zones(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    cameras = {"panel": {"source": "file:panel.mp4", "zones": {"a": "0,0,1,0,1,1", "b": "0,0,1,1,0,1"}}}
+    watch = {"name": "n", "camera": "panel", "question": "What is in {zones} of {camera}? {other}", "interval": 100}
+    with Listener(broker, "t/d/#") as listener:
+        finished(place, bundle, broker, cameras=cameras, watches=[{**watch, "zones": ["a", "b"]}])
+        listener.message("t/d/status", "stopped")
+    assert answers(listener)[0]["question"] == "What is in a, b of panel? {other}"
+
+
 def test_health_comes_at_its_interval(place: Path, bundle: Path, broker: BrokerAddress) -> None:
     with Listener(broker, "t/d/health") as listener, running(place, bundle, broker, health={"interval": "50ms"}):
         listener.wait(lambda messages: len(messages) >= 4, "four health messages")

@@ -165,6 +165,23 @@ def test_a_state_is_short_and_the_long_text_is_in_the_attributes(update: dict[st
     assert short.answer.text == update["text"]
 
 
+@pytest.mark.parametrize(
+    ("field", "state"),
+    [
+        ("reading", "42.5"),
+        ("lamps.red", "True"),
+        ("lamps", '{"red": true}'),
+        ("nothing", "None"),
+        ("reading.x", "None"),
+    ],
+)
+def test_a_state_may_be_one_field_of_the_answer(field: str, state: str) -> None:
+    answer = ANSWER.model_copy(update={"data": {"reading": 42.5, "lamps": {"red": True}}})
+    assert watch_state(answer, field).state == state
+    assert watch_state(FAILED, field).state == "error: request.too_long"
+    assert watch_state(answer.model_copy(update={"data": None}), field).state == "None", "it was cut"
+
+
 def test_the_state_of_a_failed_answer_is_its_error() -> None:
     assert watch_state(FAILED.model_copy(update={"error": ErrorInfo(key="a.b", message="No.")})).state == "error: a.b"
 

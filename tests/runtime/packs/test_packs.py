@@ -16,6 +16,7 @@ from fixtures_checkpoint import save_tokenizer
 from moedge_runtime.camera import Frame
 from moedge_runtime.cli.watch import watch
 from moedge_runtime.config import Config, load_config
+from moedge_runtime.config.frames import missing_in
 from moedge_runtime.daemon.cameras import gate_of, watch_of
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.frames.gate import frame_reason
@@ -54,7 +55,8 @@ def test_a_watch_that_only_names_the_pack_is_complete(tmp_path: Path, pack: Pack
     made = config.watches[0]
     assert made.question == pack.watch["question"]
     assert made.json_schema == pack.watch["json_schema"]
-    assert made.alert is not None and made.alert.missing_in(pack.watch["json_schema"]) is None
+    assert made.alert is not None and made.state is not None
+    assert not any(missing_in(field, pack.watch["json_schema"]) for field in (made.alert.field, made.state))
     assert watch_of(config.cameras["c"], made).alert is not None
     assert json.loads(json.dumps(config.public()))["watches"][0]["pack"] == pack.name
 
