@@ -35,6 +35,7 @@ from moedge_runtime.errors import CameraError
 from moedge_runtime.frames.ledger import FrameCounts
 from moedge_runtime.frames.motion import Moving
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
+from moedge_runtime.mqtt.certificate import ends_at
 from moedge_runtime.mqtt.client import MqttClient, Presence
 from moedge_runtime.mqtt.home_assistant import ONLINE, announcement, birth_topic, discovery_topic, watch_state
 from moedge_runtime.mqtt.line import one_line
@@ -297,6 +298,7 @@ class Bridge:
                 queued=queued,
                 dropped=dropped,
                 refused=counters.refused,
+                certificate_ends_at=ends_at(cert) if (cert := self._config.mqtt.cert) else None,
                 spool=self._spool_health(),
             ),
         )

@@ -175,6 +175,13 @@ FAMILIES = (
     Family("mqtt_queued", False, "Messages not acknowledged by the broker.", (), _mqtt("queued")),
     Family("mqtt_dropped", True, "Messages dropped from memory.", (), _mqtt("dropped")),
     Family("mqtt_refused", True, "Messages that the broker refused.", (), _mqtt("refused")),
+    Family(
+        "mqtt_certificate_end_timestamp_seconds",
+        False,
+        "When the device's certificate ends.",
+        (),
+        _one(lambda health: end.timestamp() if (end := health.mqtt.certificate_ends_at) else None),
+    ),
     Family("spool_messages", False, "Answers on disk.", (), _spool("messages")),
     Family("spool_bytes", False, "Bytes of them.", (), _spool("bytes")),
     Family("spool_dropped", True, "Dropped for the bound in bytes.", (), _spool("dropped")),

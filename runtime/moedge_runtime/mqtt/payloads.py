@@ -324,6 +324,8 @@ class MqttHealth(Payload):
     """From memory."""
     refused: int
     """By the broker's access list or limits."""
+    certificate_ends_at: Timestamp | None
+    """That of the device, `mqtt.cert`; null without one, or if it cannot be read."""
     spool: SpoolHealth | None
     """null without one."""
 

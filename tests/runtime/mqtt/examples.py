@@ -192,7 +192,15 @@ EXAMPLES: dict[str, Payload] = {
         watches={"level": WatchHealth(due=60, answered=57, late=0, failed=1, dropped=1)},
         requests_waiting=0,
         mqtt=MqttHealth(
-            connected=True, connects=1, published=121, received=2, queued=0, dropped=0, refused=0, spool=SPOOL
+            connected=True,
+            connects=1,
+            published=121,
+            received=2,
+            queued=0,
+            dropped=0,
+            refused=0,
+            certificate_ends_at=CAPTURED + timedelta(days=90),
+            spool=SPOOL,
         ),
     ),
     "watch_state": watch_state(ANSWER),
