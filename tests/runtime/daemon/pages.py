@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from moedge_runtime.config import load_config
+from moedge_runtime.bundle import Bundle
+from moedge_runtime.config import ModelConfig, load_config
 from moedge_runtime.daemon.service import Daemon
 from moedge_runtime.mqtt.listening import free_port
 from runtime.daemon.fakes import FakeAnswerer, write_config
@@ -79,9 +80,19 @@ class Site:
 
 @contextmanager
 def site(
-    place: Path, bundle: Path, broker_port: int, *, allow: bool = True, code: int = 0, **changes: Any
+    place: Path,
+    bundle: Path,
+    broker_port: int,
+    *,
+    allow: bool = True,
+    code: int = 0,
+    loads: threading.Event | None = None,
+    **changes: Any,
 ) -> Iterator[Site]:
-    """A daemon on a looped clip with a fake model, its page and its metrics; ends with `code`."""
+    """A daemon on a looped clip with a fake model, its page and its metrics; ends with `code`.
+
+    With `loads` the model is loading until that is set, and nothing is waited for but the page.
+    """
     sections = {
         "cameras": LIVE,
         "watches": [{"name": "number", "camera": "panel", "question": "Which frame?", "interval": "300ms"}],
@@ -90,13 +101,18 @@ def site(
     }
     path = write_config(place, bundle, broker_port, **(sections | changes))
     answerer = FakeAnswerer()
-    daemon = Daemon(load_config(path), lambda bundle, config: answerer)
+
+    def opened(bundle: Bundle, config: ModelConfig) -> FakeAnswerer:
+        assert loads is None or loads.wait(DEADLINE_S)
+        return answerer
+
+    daemon = Daemon(load_config(path), opened)
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(daemon.run()))
     thread.start()
     try:
         running = Site(path, answerer)
-        wait_until(lambda: _serves(running))
+        wait_until(lambda: _serves(running) if loads is None else _answers(running))
         yield running
     finally:
         answerer.gate.set()
@@ -105,9 +121,16 @@ def site(
     assert codes == [code]
 
 
+def _answers(running: Site) -> bool:
+    try:
+        return send(running.web, "GET", "/").status == 200
+    except OSError:
+        return False
+
+
 def _serves(running: Site) -> bool:
     try:
         has_frame = 'moedge_camera_last_frame_age_seconds{camera="panel"}' in running.scraped()
-        return has_frame and send(running.web, "GET", "/").status == 200
+        return has_frame and _answers(running)
     except OSError:
         return False

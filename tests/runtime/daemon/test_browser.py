@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from moedge_runtime.config import load_config
 from moedge_runtime.mqtt.address import BrokerAddress
 from PIL import Image
-from runtime.daemon.pages import TOKEN, Site, site
+from runtime.daemon.pages import LIVE, TOKEN, Site, site
 from runtime.mqtt.listener import DEADLINE_S
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
@@ -38,6 +39,26 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1200,900",
 )
+
+
+HOLD_PICTURES = """
+const proceed = nextPicture;
+nextPicture = () => {};
+window.release = () => { nextPicture = proceed; nextPicture(); };
+"""
+"""No picture comes until `release` is called."""
+
+COUNT_TIMERS = """
+const waiting = new Map(), [set, clear] = [window.setTimeout, window.clearTimeout];
+window.setTimeout = (action, delay) => {
+  const timer = set(() => { waiting.delete(timer); action(); }, delay);
+  waiting.set(timer, action.name);
+  return timer;
+};
+window.clearTimeout = (timer) => { waiting.delete(timer); clear(timer); };
+window.waiting = (name) => [...waiting.values()].filter((other) => other === name).length;
+"""
+"""`waiting(NAME)` is how many timers wait for a function of that name."""
 
 
 class Browser:
@@ -181,6 +202,54 @@ def test_a_question_is_tried(place: Path, bundle: Path, broker: BrokerAddress, b
         browser.at("#question").send_keys("FAIL")
         browser.at("#ask button").click()
         browser.wait(lambda: "fake refuses" in browser.text("#reply"), "the error")
+
+
+def test_another_camera_is_chosen_and_a_drawing_does_not_go_with_it(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    with site(place, bundle, broker.port, cameras={**LIVE, "yard": {**LIVE["panel"], "masks": []}}) as running:
+        browser.ready(running)
+        browser.at("#draw-mask").click()
+        browser.click_corners([(0.2, 0.2), (0.9, 0.25), (0.8, 0.9)])
+        assert browser.at("#apply").is_enabled()
+        browser.driver.execute_script(HOLD_PICTURES)
+        browser.at('#cameras button[data-camera="yard"]').click()
+        assert browser.at("#picture").get_attribute("src") is None, "that of the other camera is gone at once"
+        assert browser.at('#cameras button[aria-current="true"]').text == "yard: online"
+        assert not browser.at("#apply").is_enabled() and browser.at("#yaml").get_property("value") == ""
+        assert not browser.driver.find_elements(By.CSS_SELECTOR, "#overlay polygon.mask, #masks button")
+        browser.driver.execute_script("window.release()")
+        browser.wait(lambda: browser.brightest_masked() > 40, "the picture of the camera without masks")
+        assert "/yard/" in str(browser.at("#picture").get_attribute("src"))
+        browser.at("#question").send_keys("What is here?")
+        browser.at("#ask button").click()
+        browser.wait(lambda: "fake answer: frame" in browser.text("#reply"), "the answer")
+        browser.wait(lambda: "yard/request" in browser.text("#answers"), "it is about this camera")
+
+
+def test_a_page_that_is_opened_while_the_model_loads_comes_alive_by_itself(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    loads = threading.Event()
+    with site(place, bundle, broker.port, loads=loads) as running:
+        browser.log_in(running)
+        browser.wait(lambda: "starts or reloads" in browser.text("#trouble"), "why there is nothing to see")
+        loads.set()
+        browser.wait(lambda: browser.text("#trouble") == "", "the status")
+        browser.wait(lambda: browser.brightest_masked() >= 0, "the picture")
+
+
+def test_a_change_does_not_make_the_page_ask_more_often(
+    place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
+) -> None:
+    with shown(place, bundle, broker, browser):
+        browser.driver.execute_script(COUNT_TIMERS)
+        for corner in (0.7, 0.8, 0.9):
+            browser.at("#draw-mask").click()
+            browser.click_corners([(0.6, 0.6), (corner, 0.6), (corner, 0.9)])
+            browser.at("#apply").click()
+            browser.wait(lambda: browser.text("#draw-result") == "Applied.", "the change")
+        browser.wait(lambda: browser.driver.execute_script("return window.waiting('refresh')") == 1, "the one timer")
 
 
 def test_a_mask_is_drawn_copied_and_applied(place: Path, bundle: Path, broker: BrokerAddress, browser: Browser) -> None:

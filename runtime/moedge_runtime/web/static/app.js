@@ -7,7 +7,7 @@ const ASKED_MS = 700;
 const CLOSE_ENOUGH = 0.02; // of the picture: a click so close to the first corner closes the polygon
 
 const byId = (id) => document.getElementById(id);
-const state = { status: null, camera: null, kind: null, corners: [], closed: false, removing: null, timers: [] };
+const state = { status: null, camera: null, kind: null, corners: [], closed: false, removing: null, timers: {} };
 
 class Refused extends Error {
   constructor(status, message) {
@@ -41,8 +41,7 @@ function element(tag, text, kind = "") {
 // Log in and out ------------------------------------------------------------------------------------------------------
 
 function showLogin(message = "") {
-  state.timers.forEach(clearTimeout);
-  state.timers = [];
+  Object.values(state.timers).forEach(clearTimeout);
   byId("page").hidden = true;
   byId("login").hidden = false;
   byId("picture").removeAttribute("src");
@@ -53,10 +52,8 @@ function showLogin(message = "") {
 async function begin() {
   byId("login").hidden = true;
   await refresh();
-  if (state.status) {
-    byId("page").hidden = false;
-    nextPicture();
-  }
+  if (state.status) byId("page").hidden = false;
+  nextPicture(); // also while the device starts and has no status yet
 }
 
 byId("login").addEventListener("submit", async (event) => {
@@ -80,9 +77,10 @@ byId("logout").addEventListener("click", async () => {
 
 // Status and answers --------------------------------------------------------------------------------------------------
 
+// One timer an action: what is asked for out of turn takes the place of the next turn.
 function later(action, delay) {
-  state.timers.push(setTimeout(action, delay));
-  state.timers = state.timers.slice(-20);
+  clearTimeout(state.timers[action.name]);
+  state.timers[action.name] = setTimeout(action, delay);
 }
 
 async function refresh() {
@@ -156,6 +154,8 @@ function select(name) {
   state.corners = [];
   state.closed = false;
   state.removing = null;
+  byId("picture").removeAttribute("src"); // nobody draws on the picture of another camera
+  later(nextPicture, 0);
 }
 
 function nextPicture() {
