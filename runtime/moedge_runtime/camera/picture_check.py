@@ -70,13 +70,14 @@ class PictureCheck:
                 "black",
                 f"The picture has been black for {black_s:.0f} s ({self._black.frames:,} frames): {dark_share:.1%} of "
                 f"the pixels are at most {BLACK_LEVEL} of 255, the brightest is {int(sample.max())}. "
-                "Check lens, cover and light.",
+                "Check lens, cover and light; if it may be dark there, set black_after: never.",
             )
         if self._frozen_after_s is not None and same_s is not None and same_s >= self._frozen_after_s:
             return Finding(
                 "frozen",
                 f"The picture has not changed for {same_s:.0f} s ({self._same.frames:,} frames): all of the "
-                f"{sample.shape[0]:,} pixels that are compared are equal. Restart the camera.",
+                f"{sample.shape[0]:,} pixels that are compared are equal. Restart the camera; if nothing "
+                "has to change there, set frozen_after: never.",
             )
         return None
 

@@ -27,7 +27,7 @@ def test_the_same_picture_for_long_is_frozen_until_it_changes() -> None:
     assert check.look(frame(still, 14)) == Finding(
         "frozen",
         "The picture has not changed for 4 s (4 frames): all of the 14,400 pixels that are compared are equal. "
-        "Restart the camera.",
+        "Restart the camera; if nothing has to change there, set frozen_after: never.",
     )
 
 
@@ -47,7 +47,7 @@ def test_black_pictures_for_long_are_black_though_their_noise_moves() -> None:
     assert finding is not None
     assert finding.text == (
         "The picture has been black for 3 s (3 frames): 100.0% of the pixels are at most 25 of 255, the brightest is "
-        "19. Check lens, cover and light."
+        "19. Check lens, cover and light; if it may be dark there, set black_after: never."
     )
 
 
