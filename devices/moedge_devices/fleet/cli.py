@@ -161,7 +161,11 @@ def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json:
         while True:
             rows = live.rows()
             if as_json:
-                document = {"live": live.fault is None, "devices": [row.to_json() for row in rows]}
+                document = {
+                    "live": live.fault is None,
+                    "fault": live.fault,
+                    "devices": [row.to_json() for row in rows],
+                }
                 click.echo(json.dumps(document, ensure_ascii=False))
             else:
                 if watch:

@@ -1,10 +1,12 @@
-"""A fleet's view kept up to date from its brokers."""
+"""A fleet's view kept up to date from its brokers, each of which may come and go by itself."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from moedge_runtime.errors import BrokerError
 from moedge_runtime.mqtt.backoff import Backoff
@@ -14,13 +16,19 @@ from moedge_devices.fleet.links import Access, Links
 from moedge_devices.fleet.load import Device
 from moedge_devices.fleet.status import FleetView, Row, filters_of
 
+NOT_LIVE = "its broker is not connected"
+"""A problem of every device of such a broker: what its row says was true before."""
+
 _STEP_S = 0.02
+_AT_ONCE = 16
+"""Brokers that are connected to at the same time."""
 
 
 class LiveView:
     """The rows of some devices. Use as a context manager, from one thread.
 
-    A connection that is lost is opened again at the next `rows`, with back-off; the rows stay as they were meanwhile.
+    A connection that is lost, or was not to be had, is opened again by `rows` in the background, with back-off; the
+    rows of its devices stay as they were meanwhile, those of other brokers stay live.
 
     Args:
         devices: Which.
@@ -29,21 +37,29 @@ class LiveView:
 
     def __init__(self, devices: Sequence[Device], access: Access) -> None:
         self.view = FleetView(devices)
-        self._filters: dict[str, list[str]] = defaultdict(list)
+        together: dict[str, list[Device]] = defaultdict(list)
         for device in devices:
-            self._filters[access.url_of(device)] += filters_of(device)
-        self._links = Links(self._filters, access, self._note)
-        self._backoff = Backoff(cap_s=10.0)
-        self._next_attempt_s = 0.0
-        self.fault: str | None = None
-        """Why the rows are not live at the moment."""
+            together[access.url_of(device)].append(device)
+        self._brokers = [_Broker(url, theirs, access, self._note) for url, theirs in together.items()]
+        self._pool = ThreadPoolExecutor(max_workers=max(1, min(_AT_ONCE, len(self._brokers))))
 
     def __enter__(self) -> LiveView:
-        self._open()
+        list(self._pool.map(_Broker.open, self._brokers))
+        errors = [broker.error for broker in self._brokers if broker.error is not None]
+        if errors and len(errors) == len(self._brokers):
+            self.__exit__()
+            raise errors[0]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._links.close()
+        self._pool.shutdown(cancel_futures=True)
+        for broker in self._brokers:
+            broker.links.close()
+
+    @property
+    def fault(self) -> str | None:
+        """Why some rows are not live at the moment; None if all are."""
+        return " ".join(str(broker.error) for broker in self._brokers if broker.error is not None) or None
 
     def settle(self, wait_s: float) -> None:
         """Wait until every device has been heard, for `wait_s` seconds at most. What brokers have stored has come then.
@@ -51,35 +67,68 @@ class LiveView:
         With QoS 0 a broker such as mosquitto sends stored messages before its consent to the next subscription, so that
         after `__enter__` everything of one broker is here; a bridge or a cluster may take longer.
         """
+        away = {name for broker in self._brokers if broker.error is not None for name in broker.names}
         deadline_s = time.monotonic() + wait_s
-        while self.view.silent() and time.monotonic() < deadline_s:
+        while set(self.view.silent()) - away and time.monotonic() < deadline_s:
             time.sleep(_STEP_S)
 
     def rows(self) -> list[Row]:
         """The rows now."""
-        try:
-            self._links.check()
-        except BrokerError as error:
-            self.fault = self.fault or str(error)
-        if self.fault is not None and time.monotonic() >= self._next_attempt_s:
-            self._reopen()
-        return self.view.rows()
-
-    def _reopen(self) -> None:
-        self._links.close()
-        try:
-            self._open()
-            self.fault = None
-            self._backoff.reset()
-        except BrokerError as error:
-            self.fault = str(error)
-            self._next_attempt_s = time.monotonic() + self._backoff.next_s()
-
-    def _open(self) -> None:
-        self._links.open()
-        self._links.subscribe(self._filters, retained=True, qos=0)
-        # Its consent comes after all that was stored.
-        self._links.subscribe({url: topics[:1] for url, topics in self._filters.items()}, retained=False, qos=0)
+        for broker in self._brokers:
+            broker.look_after(self._pool)
+        away = {name for broker in self._brokers if broker.error is not None for name in broker.names}
+        return [
+            replace(row, problems=[*row.problems, NOT_LIVE]) if row.device in away else row for row in self.view.rows()
+        ]
 
     def _note(self, message: Received) -> None:
         self.view.note(message.topic, message.payload)
+
+
+class _Broker:
+    """One broker. Its links belong to the pool's thread while that opens them, else to the view's.
+
+    Attributes:
+        names: Of the devices that are asked there.
+        error: Why it is not connected; None while it is.
+    """
+
+    def __init__(
+        self, url: str, devices: Sequence[Device], access: Access, on_message: Callable[[Received], None]
+    ) -> None:
+        self.names = [device.name for device in devices]
+        self._filters = {url: [topic for device in devices for topic in filters_of(device)]}
+        self.links = Links([url], access, on_message)
+        self._backoff = Backoff(cap_s=10.0)
+        self._next_attempt_s = 0.0
+        self._attempt: Future[None] | None = None
+        self.error: BrokerError | None = None
+
+    def open(self) -> None:
+        """Connect and subscribe; `error` says whether it went well."""
+        self.links.close()
+        try:
+            self.links.open()
+            self.links.subscribe(self._filters, retained=True, qos=0)
+            # Its consent comes after all that was stored.
+            self.links.subscribe({url: topics[:1] for url, topics in self._filters.items()}, retained=False, qos=0)
+            self._backoff.reset()
+            self.error = None
+        except BrokerError as error:
+            self._next_attempt_s = time.monotonic() + self._backoff.next_s()
+            self.error = error
+
+    def look_after(self, pool: ThreadPoolExecutor) -> None:
+        """Notice a connection that was lost, and have it opened again."""
+        if self._attempt is not None:
+            if not self._attempt.done():
+                return
+            attempt, self._attempt = self._attempt, None
+            attempt.result()
+        if self.error is None:
+            try:
+                self.links.check()
+            except BrokerError as error:
+                self.error = error
+        if self.error is not None and time.monotonic() >= self._next_attempt_s:
+            self._attempt = pool.submit(self.open)

@@ -13,6 +13,8 @@ from moedge_devices.fleet.cli import fleet as command
 from moedge_devices.fleet.links import Access
 from moedge_devices.fleet.live import LiveView
 from moedge_devices.fleet.status import Row, status_text
+from moedge_runtime.mqtt.acl import Access as AclAccess
+from moedge_runtime.mqtt.acl import acl_text
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.mqtt.brokers import Mosquitto
 
@@ -90,6 +92,18 @@ def test_a_bridged_site_is_seen_and_configured_from_the_middle(tmp_path: Path) -
     finally:
         site.stop()
         middle.stop()
+
+
+def test_the_bridge_passes_every_topic_of_a_device_and_none_in_both_directions() -> None:
+    lines = [line.split() for line in lines_of("mosquitto-bridge.conf", Path()) if line.startswith("topic ")]
+    assert all(line[4] == line[5] == "moedge/berlin/" for line in lines)
+    passed = [(line[1], line[2]) for line in lines]
+    rules = [
+        line.split() for line in acl_text(AclAccess("moedge/berlin", ["gate-01"])).splitlines() if "topic " in line
+    ]
+    topics = {topic.replace("moedge/berlin/gate-01/", "+/"): verb for _, verb, topic in rules}
+    topics["+/update/latest"] = "read"  # for Home Assistant, from whoever keeps the fleet
+    assert sorted(passed) == sorted((topic, {"write": "out", "read": "in"}[verb]) for topic, verb in topics.items())
 
 
 @pytest.mark.parametrize("name", ["mosquitto-central.conf", "mosquitto-bridge.conf"])

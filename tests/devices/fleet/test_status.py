@@ -17,6 +17,7 @@ from moedge_devices.fleet.links import Access
 from moedge_devices.fleet.live import LiveView
 from moedge_devices.fleet.load import Fleet
 from moedge_devices.fleet.status import FleetView, Row, status_text
+from moedge_runtime.errors import BrokerError
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.mqtt.brokers import Mosquitto
 from runtime.mqtt.listener import Listener
@@ -99,6 +100,45 @@ def test_the_view_comes_back_after_the_broker_was_killed(tmp_path: Path) -> None
         with FakeDevice(address, "panel-04"):
             until(live, lambda rows: rows[3].state == "online" and rows[0].state == "online")
     broker.stop()
+
+
+def two_brokers(first: BrokerAddress, second: BrokerAddress) -> str:
+    """Paris has a broker of its own."""
+    paris = f'  paris:\n    config: {{mqtt: {{url: "{second}"}}}}\n'
+    return text_for(first).replace("  paris:\n", paris)
+
+
+def test_a_site_whose_broker_is_away_hides_no_other_site(tmp_path: Path, mosquitto: BrokerAddress) -> None:
+    paris = Mosquitto(tmp_path)
+    path = write(tmp_path, two_brokers(mosquitto, paris.address))
+    with FakeDevice(mosquitto, "panel-01") as device:
+        wait_online(mosquitto, device)
+        arguments = ["status", "-f", str(path), "--json", "--wait", "0.1"]
+        result = CliRunner().invoke(command, arguments, standalone_mode=False)
+        assert result.return_value == 1, result.exception
+        document = json.loads(result.stdout)
+        rows = {row["device"]: row for row in document["devices"]}
+        assert document["live"] is False and str(paris.address) in document["fault"]
+        assert (rows["panel-01"]["state"], rows["panel-01"]["problems"]) == ("online", [])
+        assert rows["panel-04"]["problems"] == ["nothing heard", "its broker is not connected"]
+        with LiveView(list(sample(tmp_path, path.read_text()).devices.values()), Access()) as live:
+            until(live, lambda rows: rows[0].state == "online" and live.fault is not None)
+            paris.start()
+            with FakeDevice(paris.address, "panel-04"):
+                until(live, lambda rows: rows[3].state == "online" and live.fault is None)
+                paris.kill()
+                until(live, lambda rows: "its broker is not connected" in rows[3].problems)
+                device.say(answer="still here")
+                until(live, lambda rows: rows[0].last_answer is not None and rows[0].problems == [])
+    paris.stop()
+
+
+def test_without_any_broker_there_is_no_view(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BrokerError, match="cannot be reached"),
+        LiveView(list(sample(tmp_path, text_for(Mosquitto(tmp_path).address)).devices.values()), Access()),
+    ):
+        pass
 
 
 def test_stored_messages_of_many_devices_are_all_there_at_once(tmp_path: Path, mosquitto: BrokerAddress) -> None:
