@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from moedge_runtime.config.problems import path_text
+from moedge_runtime.config.problems import path_text, schema_problems
 from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
 from moedge_runtime.errors import ConfigError
 from pydantic import BaseModel, ValidationError
@@ -55,7 +55,7 @@ def check_typed(
     try:
         value = kind.model_validate(raw)
     except ValidationError as error:
-        problems += [(each["loc"], each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+        problems += schema_problems(error, kind)
     if value is None or problems:
         raise ConfigError(_report(what, problems, lines), key="config.invalid")
     return value

@@ -6,6 +6,7 @@ them is a change. Cameras and watches are compared by name.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ Path = tuple[str, ...]
 
 ABSENT = object()
 """The value of what is not there."""
+
+_BY_KEY = ByName(ByName(Whole()))
+"""Bundle and update: each of their keys is one value."""
 
 _NAMED_DEVICES = 5
 
@@ -86,11 +90,11 @@ def diff_devices(old: Device, new: Device) -> list[Change]:
             ("site", old.site, new.site),
             ("group", old.group, new.group),
             ("profile", old.profile, new.profile),
-            ("bundle", _json(old.bundle), _json(new.bundle)),
-            ("update", _json(old.update), _json(new.update)),
         )
         if before != after
     ]
+    facts += _compare(_BY_KEY, {"bundle": _json(old.bundle)}, {"bundle": _json(new.bundle)}, ())
+    facts += _compare(_BY_KEY, {"update": _json(old.update)}, {"update": _json(new.update)}, ())
     if old.values == new.values:
         return facts
     return facts + [
@@ -110,8 +114,8 @@ def consequences(changes: Sequence[Change]) -> list[str]:
         ),
         (model, "loads the model again"),
         (not model and any(path[0] == "config" for path in paths), "keeps its model loaded"),
-        (("bundle",) in paths, "is to have another bundle"),
-        (("update",) in paths, "is updated from elsewhere or at other times"),
+        (any(path[0] == "bundle" for path in paths), "is to have another bundle"),
+        (any(path[0] == "update" for path in paths), "is updated from elsewhere or at other times"),
         (any(path[0] in {"site", "group", "profile"} for path in paths), "belongs elsewhere in the fleet"),
     ]
     return [word for holds, word in words if holds]
@@ -144,7 +148,7 @@ def _line(change: Change) -> str:
 
 
 def _short(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _names(names: list[str]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from datetime import date
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from moedge_runtime.config.model import Config
+from moedge_runtime.config.values import NAME_PATTERN
 from moedge_runtime.config.yaml_lines import Path, Problems
 
 _SECRET_KEYS = {"password", "token"}
@@ -23,7 +25,9 @@ def schema_problems(error: ValidationError, root: type[BaseModel] = Config) -> P
     problems: Problems = []
     for detail in error.errors():
         path = tuple(part for part in detail["loc"] if part != "[key]")
-        problems.append((path, _sentence(detail["type"], path, detail["msg"], detail["input"], root)))
+        pattern = detail.get("ctx", {}).get("pattern")
+        kind = "identifier" if pattern == f"^{NAME_PATTERN.pattern}$" else detail["type"]
+        problems.append((path, _sentence(kind, path, detail["msg"], detail["input"], root)))
     return problems
 
 
@@ -98,8 +102,10 @@ def _sentence(kind: str, path: Path, message: str, value: Any, root: type[BaseMo
     if kind == "missing":
         return "this key is required"
     reason = message.removeprefix("Value error, ").removeprefix("Input ")
-    if kind == "string_pattern_mismatch":
+    if kind == "identifier":
         reason = "use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
+    if kind == "string_type" and isinstance(value, int | float | date):  # what YAML makes of 2026.10, no and 2026-11-24
+        reason = "a text is wanted: write it in quotes"
     if (path and path[-1] in _SECRET_KEYS) or (isinstance(value, str) and "@" in value):  # a URL may hold a password
         return reason
     return got(value, reason)

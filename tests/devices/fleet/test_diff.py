@@ -71,7 +71,18 @@ def test_devices_with_the_same_changes_are_said_together(tmp_path: Path) -> None
     ]
     assert "    config.model.memory: 6442450944 -> 5368709120" in lines
     assert [line for line in lines if "config.watches.lamps: new, {" in line]
-    assert any("update: " in line and "'beta'" in line for line in lines)
+    assert "    update.channel: stable -> beta" in lines
+
+
+def test_bundle_and_windows_are_said_key_by_key(tmp_path: Path) -> None:
+    text = FLEET.replace('version: "2026.11"', 'version: "2026.12"').replace(
+        "{channel: stable}", '{channel: stable, windows: [{days: [mon], start: "02:00", end: "04:00"}]}'
+    )
+    lines = diff_text(diff_fleets(sample(tmp_path), sample(tmp_path, text))).splitlines()
+    window = '{"days": ["mon"], "start": "02:00", "end": "04:00", "timezone": "UTC"}'
+    assert lines[1:] == ["    bundle.version: 2026.11 -> 2026.12", f"    update.windows: null -> [{window}]"]
+    back = diff_text(diff_fleets(sample(tmp_path), sample(tmp_path, FLEET.replace("  bundle: {name", "  # {name"))))
+    assert "    bundle: {" in back and back.splitlines()[1].endswith(" -> null")
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,12 @@ def test_the_problems_can_be_read_by_programs(tmp_path: Path) -> None:
     assert json.loads(result.stdout) == {"file": str(path), "ok": True, **counts}
 
 
+@pytest.mark.parametrize("version", ["2026.10", "2026", "2026-11-24", "no"])
+def test_a_version_that_yaml_takes_for_something_else_is_to_be_quoted(tmp_path: Path, version: str) -> None:
+    (problem,) = refusal(tmp_path, FLEET.replace('version: "2026.11"', f"version: {version}"))[1:]
+    assert problem.endswith("a text is wanted: write it in quotes")
+
+
 def test_a_missing_file_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read \(No such file or directory\)"):
         load_fleet(tmp_path / "none.yaml")

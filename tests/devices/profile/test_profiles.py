@@ -74,7 +74,18 @@ def test_all_that_is_wrong_in_a_file_is_told_at_once_with_its_line(tmp_path: Pat
     assert "has 3 errors" in listed
     assert "line 4: family: " in listed
     assert "line 5: architecture: " in listed
-    assert f"line {wrong.count(chr(10)) + 1}: colour: Extra inputs" in listed
+    assert "got 'nano'; should be 'jetson', " in listed
+    assert f"line {wrong.count(chr(10)) + 1}: colour: unknown key; known are: version, name, " in listed
+
+
+def test_a_key_with_a_typing_mistake_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    text = (data_path("profiles") / "orin-nx-16gb.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "board.yaml"
+    path.write_text(text.replace("nvme:\n    read_gb_s:", "nvme:\n    read_gbs:"), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        find_profile(str(path))
+    assert "storage.nvme.read_gb_s: this key is required" in str(error.value)
+    assert "storage.nvme.read_gbs: unknown key. Did you mean 'read_gb_s'?" in str(error.value)
 
 
 def test_more_available_than_total_memory_is_refused(tmp_path: Path) -> None:
