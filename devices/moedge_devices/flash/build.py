@@ -55,7 +55,7 @@ def build_image(
         config.write_text(genimage_config(recipe, size, fat_files))
         say("Writing the partitions.")
         _genimage(work, sources.epoch)
-        _publish(work / "output" / "disk.img", out)
+        _publish(work / "output" / "disk.img", out, secret=bool(seed))
         # Only slot B is not written to disks. Zeros elsewhere count: no old seed or journal may shine through.
         for part in partitions(recipe, size):
             if part.image is None:
@@ -203,8 +203,10 @@ def same_times(directory: Path, epoch: int) -> None:
         os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
-def _publish(made: Path, out: Path) -> None:
-    """Let `out` appear whole."""
+def _publish(made: Path, out: Path, *, secret: bool = False) -> None:
+    """Let `out` appear whole; for nobody else to read if it is secret, since a seed holds keys and passwords."""
     draft = out.with_name(f".{out.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600 if secret else 0o666)
     run(["cp", "--sparse=never", made, draft], f"'{out}' cannot be written")
     draft.replace(out)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 from moedge_runtime import __version__
+from moedge_runtime.config.problems import did_you_mean
 from moedge_runtime.errors import ConfigError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -166,11 +167,11 @@ def _device(fleet: str, name: str) -> tuple[str | None, dict[str, bytes]]:
     from moedge_devices.fleet.load import load_fleet  # noqa: PLC0415
     from moedge_devices.fleet.render import ConfigTexts, device_text  # noqa: PLC0415
 
-    device = load_fleet(fleet).devices.get(name)
+    devices = load_fleet(fleet).devices
+    device = devices.get(name)
     if device is None:
-        raise ConfigError(
-            f"The fleet file '{fleet}' has no device '{name}'. See `moedge fleet status`.", key="flash.device"
-        )
+        close = did_you_mean(name, devices)
+        raise ConfigError(f"The fleet file '{fleet}' has no device '{name}'.{close}", key="flash.device")
     files = {"moedge.yaml": ConfigTexts().of(device), "device.json": device_text(device)}
     return device.profile, {path: text.encode() for path, text in files.items()}
 

@@ -124,7 +124,8 @@ def diff(old: str, new: str, as_json: bool) -> int:
 @_file
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory for the files.")
 @click.option("--force", is_flag=True, help="Overwrite and remove rendered files that were changed since.")
-def render(path: str, out: Path, force: bool) -> None:
+@_as_json
+def render(path: str, out: Path, force: bool, as_json: bool) -> None:
     """Write DEVICE/moedge.yaml and DEVICE/device.json for every device.
 
     The same fleet gives the same bytes. Files that are right are left alone, those of devices that are gone removed.
@@ -132,6 +133,9 @@ def render(path: str, out: Path, force: bool) -> None:
     from moedge_devices.fleet.render import render as render_files  # noqa: PLC0415
 
     done = render_files(load_fleet(path), out, force=force)
+    if as_json:
+        click.echo(json.dumps({"directory": str(out), **asdict(done)}))
+        return
     click.echo(f"{out}: {done.written:,} files written, {done.unchanged:,} unchanged, {done.removed:,} removed.")
 
 

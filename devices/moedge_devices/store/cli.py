@@ -397,10 +397,12 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int], Progress]]:
-    """A progress bar on standard error that begins once the bytes to come are known."""
+    """A progress bar on standard error that begins once the bytes to come are known; none in a journal or a file."""
     bars: list[Any] = []
 
     def progress_of(total: int) -> Progress:
+        if not sys.stderr.isatty():
+            return lambda advance: None
         bar = click.progressbar(length=total, label="files", file=sys.stderr)
         bars.append(bar)
         bar.__enter__()

@@ -94,7 +94,7 @@ def publish(
         now: The time.
 
     Raises:
-        ConfigError: A name, the key, or what to withdraw is wrong.
+        ConfigError: A name, the key, what to withdraw, or the clock is wrong.
         BundleError: The bundle is damaged.
         StorageError: The directory cannot be written.
     """
@@ -114,6 +114,15 @@ def publish(
                 key="config.key",
             )
         before = read_own_index(directory, keys)
+        created = datetime.fromtimestamp(int(now()), timezone.utc)
+        expires = expiry(created, days)
+        if before is not None and expires <= before.created:
+            raise ConfigError(
+                f"The clock of this machine says {created:%Y-%m-%dT%H:%M:%SZ}, so that the index would have expired "
+                f"before the one in '{directory}' was made ({before.created:%Y-%m-%dT%H:%M:%SZ}), and boards refuse "
+                f"it. Set the clock; if that one was made with a wrong clock, give a longer --expires-days.",
+                key="config.clock",
+            )
         releases = list(before.releases) if before else []
         release, written = None, 0
         for label in withdraw:
@@ -124,9 +133,8 @@ def publish(
             release = _release(bundle, name, version, terms, before.releases if before else [])
             releases = [each for each in releases if each.label != release.label] + [release]
             written = _copy(directory, bundle, release, progress)
-        created = datetime.fromtimestamp(int(now()), timezone.utc)
         serial = max((before.serial if before else 0) + 1, int(now()))
-        index = Index(serial=serial, created=created, expires=expiry(created, days), releases=releases)
+        index = Index(serial=serial, created=created, expires=expires, releases=releases)
         payload = index.model_dump_json(indent=1).encode()
         write_durably(directory / INDEX_NAME, seal(INDEX_TYPE, payload, [key]))
         removed = _remove_unneeded(directory, releases) if withdraw else []

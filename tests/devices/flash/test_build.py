@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from devices.flash.samples import DATA_BYTES, EPOCH, make_image, small_recipe
 from moedge_devices.flash.boot import GRUB, take_boot_files, write_boot_files
-from moedge_devices.flash.build import manifest
+from moedge_devices.flash.build import _publish, manifest
 from moedge_devices.flash.command import flash
 from moedge_devices.flash.layout import MIB, partitions
 from moedge_devices.flash.recipe import recipe_directory, recipe_for
@@ -44,6 +44,15 @@ def test_every_recipe_names_profiles_that_exist() -> None:
     for name in names:
         recipe = recipe_for(name)
         assert recipe.name == name and set(recipe.profiles) <= set(shipped_profiles())
+
+
+def test_an_image_with_a_seed_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.write_bytes(b"image")
+    for secret, mode in ((True, 0o600), (False, 0o644), (True, 0o600)):
+        _publish(made, tmp_path / "out.img", secret=secret)
+        assert (tmp_path / "out.img").stat().st_mode & 0o777 & ~0o022 == mode
+        assert (tmp_path / "out.img").read_bytes() == b"image"
 
 
 @pytest.mark.skipif("VERSION_CODENAME=bookworm" not in Path("/etc/os-release").read_text(), reason="needs Debian 12")

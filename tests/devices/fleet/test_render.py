@@ -1,5 +1,6 @@
 import ctypes
 import errno
+import json
 import os
 import subprocess
 import time
@@ -9,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from devices.fleet.sample import FLEET, sample
+from click.testing import CliRunner
+from devices.fleet.sample import FLEET, sample, write
 from moedge_devices.fleet import render as render_module
+from moedge_devices.fleet.cli import fleet as command
 from moedge_devices.fleet.render import LIST, Rendered, render
 from moedge_runtime.config import load_config
 from moedge_runtime.errors import ConfigError, StorageError
@@ -48,6 +51,12 @@ def test_files_that_are_right_are_left_alone(tmp_path: Path) -> None:
     assert done == Rendered(written=3, unchanged=5, removed=0)
     now = (out / "panel-04/moedge.yaml").stat()
     assert (now.st_ino, now.st_mtime_ns) == (untouched.st_ino, untouched.st_mtime_ns)
+
+
+def test_what_was_rendered_can_be_read_by_programs(tmp_path: Path) -> None:
+    arguments = ["render", "-f", str(write(tmp_path)), "--out", str(tmp_path / "out"), "--json"]
+    said = json.loads(CliRunner().invoke(command, arguments).stdout)
+    assert said == {"directory": str(tmp_path / "out"), "written": 8, "unchanged": 0, "removed": 0}
 
 
 def test_only_files_that_it_made_are_removed(tmp_path: Path) -> None:

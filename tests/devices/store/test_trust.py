@@ -117,6 +117,15 @@ def test_a_newer_index_is_a_clock_too(publisher: Publisher, board: Board) -> Non
     assert refused(board, clock=unset).key == "update.expired"
 
 
+def test_a_publisher_whose_clock_is_in_1970_changes_nothing(publisher: Publisher) -> None:
+    publisher.release("1")
+    before = (publisher.directory / "index.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"clock of this machine says 1970-01-01T00:00:00Z.*Set the clock"):
+        publish(publisher.directory, publisher.key, now=lambda: 0.0)
+    assert (publisher.directory / "index.json").read_bytes() == before
+    publish(publisher.directory, publisher.key, now=lambda: 0.0, days=365 * 1000)
+
+
 def test_a_new_signing_key_is_taken_and_the_revoked_one_is_not(publisher: Publisher, board: Board) -> None:
     publisher.release("1")
     board.index()
