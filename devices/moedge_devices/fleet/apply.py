@@ -2,7 +2,7 @@
 
 A device is sent `{"transaction": …, "config": "<its moedge.yaml>", "device_file": "<its device.json>"}` on
 `<base>/<device>/request/config` and answers on `<base>/<device>/response/config` (docs/mqtt.md). It acknowledges what
-it has checked and taken.
+it has checked and taken. A new bundle it fetches by itself (docs/updates.md); its answers say with which it was made.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ AT_ONCE = 50
 """Devices that are asked before the first of them has answered."""
 
 UNPROVEN = ""
-"""In the journal in the place of a digest: the device took the configuration and was not online afterwards."""
+"""In the journal in the place of a digest: the device took the configuration and was not online afterwards, or has not
+answered with its bundle."""
 
 _STEP_S = 0.1
+_ANSWER = "/answer/last"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class ApplyOptions:
         timeout_s: A device that has not acknowledged by then has failed. It finishes the answer under way first, and
             loads another model if that is what changes.
         settle_s: After a stage its devices are watched for so long; one that is not online then has failed.
+        bundle_within_s: After a stage its devices have so long to answer with the bundle of the fleet file; those that
+            have not have failed. None not to look.
         presence_s: Longest wait for devices to be heard of before the first stage.
     """
 
@@ -58,6 +62,7 @@ class ApplyOptions:
     max_failures: int = 0
     timeout_s: float = 300.0
     settle_s: float = 10.0
+    bundle_within_s: float | None = None
     presence_s: float = 2.0
 
 
@@ -196,6 +201,10 @@ class Applier:
         self._inbox: queue.SimpleQueue[Received] = queue.SimpleQueue()
         self._links = Links((url for order in orders for url in (order.url, order.new_url)), access, self._inbox.put)
         self._states: dict[str, str] = {}
+        self._answers: dict[str, tuple[str, str, str | None]] = {}
+        self._roots = {
+            topics.root: order.device.name for order in orders for topics in (order.topics, order.new_topics)
+        }
         self._status_topics = {
             topics.status: order.device.name for order in orders for topics in (order.topics, order.new_topics)
         }
@@ -240,6 +249,8 @@ class Applier:
         for order in self._orders.values():
             for url, topics in {(order.url, order.topics), (order.new_url, order.new_topics)}:
                 status[url].append(topics.status)
+                if self._options.bundle_within_s is not None:
+                    status[url].append(topics.last_answer("+"))
             for url in {order.url, order.new_url}:  # a device may answer when it has moved to another broker
                 responses[url].append(order.topics.response(VERB))
         self._links.subscribe(status, retained=True)
@@ -258,6 +269,7 @@ class Applier:
             self._receive(taken, failed)
         self._journal.sync()
         self._watch(taken, failed)
+        self._await_bundles(taken, failed)
         names = [device.name for device in stage.devices]
         self._outcome.applied += [name for name in names if name in taken]
         self._outcome.failed |= {name: failed[name] for name in names if name in failed}
@@ -289,7 +301,8 @@ class Applier:
                 continue  # not from the device that was asked
             del self._open[transaction]
             if response.get("status") == "ok":
-                self._note(name, self._orders[name].sha256)
+                waits = self._options.bundle_within_s is not None
+                self._note(name, UNPROVEN if waits else self._orders[name].sha256)
                 taken.append(name)
             else:
                 error = response.get("error")
@@ -311,6 +324,40 @@ class Applier:
                 taken.remove(name)
                 self._note(name, UNPROVEN)
                 failed[name] = f"it acknowledged, and is {state} {self._options.settle_s:g} s later"
+
+    def _await_bundles(self, taken: list[str], failed: dict[str, str]) -> None:
+        """Wait until devices that have acknowledged answer with their bundles; those that do not have failed."""
+        within_s = self._options.bundle_within_s
+        if within_s is None or not taken:
+            return
+        if any(not self._has_bundle(name) for name in taken):
+            self._say(f"  waiting up to {within_s:g} s for answers with the bundles of the fleet file.")
+        self._until(lambda: all(self._has_bundle(name) for name in taken), within_s)
+        for name in list(taken):
+            if self._has_bundle(name):
+                self._note(name, self._orders[name].sha256)
+                continue
+            wanted, answer = self._orders[name].device.bundle, self._answers.get(name)
+            assert wanted is not None
+            last = "it has not answered at all" if answer is None else f"its last answer is of {_label(*answer[1:])}"
+            taken.remove(name)
+            failed[name] = f"no answer with {_label(wanted.name, wanted.version)} within {within_s:g} s: {last}"
+
+    def _has_bundle(self, name: str) -> bool:
+        """Whether the newest answer of a device is made with the bundle of the fleet file; true if that names none."""
+        wanted, answer = self._orders[name].device.bundle, self._answers.get(name)
+        if wanted is None:
+            return True
+        return answer is not None and answer[1] == wanted.name and answer[2] in (None, wanted.version)
+
+    def _take_answer(self, name: str, value: dict[str, Any]) -> None:
+        """Note an answer as (time, bundle, version) if it is the newest of its device, and none of an error."""
+        model, at = value.get("model"), value.get("answered_at")
+        if value.get("status") != "ok" or not isinstance(model, dict) or not isinstance(at, str):
+            return
+        version = model.get("version")
+        if name not in self._answers or at >= self._answers[name][0]:
+            self._answers[name] = (at, one_line(model.get("bundle")), None if version is None else one_line(version))
 
     def _note(self, name: str, sha256: str) -> None:
         """Write down what a device has taken, and where it is to be found now."""
@@ -337,6 +384,10 @@ class Applier:
                 name = self._status_topics.get(message.topic)
                 if name is not None:
                     self._states[name] = one_line(value.get("state"))
+                elif message.topic.endswith(_ANSWER):
+                    owner = self._roots.get(message.topic.removesuffix(_ANSWER).rpartition("/")[0])
+                    if owner is not None:
+                        self._take_answer(owner, value)
                 elif not message.retain:
                     responses.append((message.topic, value))
                 message = self._inbox.get_nowait()
@@ -356,6 +407,10 @@ def _object(payload: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _label(bundle: str, version: str | None) -> str:
+    return bundle if version is None else f"{bundle}@{version}"
 
 
 def _count(names: list[str]) -> str:

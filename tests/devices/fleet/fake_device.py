@@ -63,17 +63,25 @@ class FakeDevice:
     ) -> None:
         self.client.close(5.0)
 
-    def say(self, *, answer: str = "42", minutes_old: float = 0.0, bundle: str = "qwen3-vl-30b-int4") -> None:
+    def say(
+        self,
+        *,
+        answer: str = "42",
+        minutes_old: float = 0.0,
+        bundle: str = "qwen3-vl-30b-int4",
+        version: str | None = None,
+    ) -> None:
         """Publish info, health and an answer as the daemon does; only the keys that a view reads."""
         at = rfc3339(datetime.fromtimestamp(datetime.now().timestamp() - 60 * minutes_old, timezone.utc))
-        info = {"version": "0.1.0", "model": {"bundle": bundle, "manifest_sha256": "0" * 64}}
+        model = {"bundle": bundle, "version": version}
+        info = {"version": "0.1.0", "model": {**model, "manifest_sha256": "0" * 64}}
         health = {"at": at, "rss_bytes": 1, "mqtt": {"queued": 0, "dropped": 0}}
         last = {"answered_at": at, "camera": "gate", "watch": "level", "status": "ok", "text": answer, "data": None}
         for topic, value in (
             (self.topics.info, info),
             (self.topics.health, health),
             (self.topics.camera_status("gate"), {"state": "online", "reason": None}),
-            (self.topics.last_answer("gate"), {**last, "error": None}),
+            (self.topics.last_answer("gate"), {**last, "model": model, "error": None}),
         ):
             self.client.publish(Message(topic, json.dumps(value).encode(), retain=True))
 

@@ -162,6 +162,47 @@ def test_devices_that_are_not_online_are_left_for_another_run(
     assert code == 0 and json.loads(output)["applied"] == ["panel-01"]
 
 
+def with_bundle(path: Path) -> Path:
+    """Devices are to have version 2 of bundle `b`."""
+    document = yaml.safe_load(path.read_text())
+    document["defaults"]["bundle"] = {"name": "b", "version": "2"}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+def test_a_new_bundle_goes_no_further_than_the_group_in_which_it_does_not_answer(
+    tmp_path: Path, mosquitto: BrokerAddress, fakes: Fakes
+) -> None:
+    path = with_bundle(write(tmp_path, fleet_text(mosquitto)))
+    updates = dict.fromkeys(NAMES, "2") | {"panel-03": "1"}  # where it was undone
+    fakes.start(*NAMES)
+    for name, device in fakes.devices.items():
+        device.say(bundle="b", version="1", minutes_old=1)
+        device._on_config = lambda name: fakes.devices[name].say(bundle="b", version=updates[name])
+    with Listener(mosquitto, "moedge/+/gate/answer/last") as listener:
+        for name in NAMES:
+            listener.message(f"moedge/{name}/gate/answer/last")
+    code, output = run(path, "--json", "--bundle-within", "1")
+    outcome = json.loads(output)
+    assert code == 1 and outcome["applied"] == ["panel-01", "panel-02", "panel-04"]
+    assert outcome["failed"] == {"panel-03": "no answer with b@2 within 1 s: its last answer is of b@1"}
+    assert outcome["waiting"] == NAMES[4:]
+    updates["panel-03"] = "2"
+    outcome = json.loads(run(path, "--json", "--bundle-within", "10")[1])
+    assert outcome["current"] == ["panel-01", "panel-02", "panel-04"]
+    assert sorted(outcome["applied"]) == ["panel-03", *NAMES[4:]] and not outcome["failed"]
+
+
+def test_a_device_that_never_answers_has_not_got_its_bundle(
+    tmp_path: Path, mosquitto: BrokerAddress, fakes: Fakes
+) -> None:
+    path = with_bundle(write(tmp_path, fleet_text(mosquitto)))
+    fakes.start(*NAMES)
+    outcome = json.loads(run(path, "--json", "--bundle-within", "0.3")[1])
+    assert outcome["failed"] == {"panel-01": "no answer with b@2 within 0.3 s: it has not answered at all"}
+    assert run(path)[0] == 0, "without looking at bundles all take it"
+
+
 def test_a_device_is_asked_where_its_last_configuration_has_put_it(
     tmp_path: Path, mosquitto: BrokerAddress, fakes: Fakes
 ) -> None:
