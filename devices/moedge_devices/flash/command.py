@@ -1,4 +1,4 @@
-"""`moedge flash`: build and write on a workstation; seed and confirm on the board, run by units of the image."""
+"""`moedge flash`: build and write on a workstation; install on the board; seed and confirm by units of the image."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def confirm() -> int:
     from moedge_devices.store.config import load_update_config  # noqa: PLC0415
     from moedge_devices.store.daemon import RunningDaemon  # noqa: PLC0415
 
-    slot = board.booted_slot(Path("/proc/cmdline").read_text())
+    slot = board.booted_slot(board.COMMAND_LINE.read_text())
     release = board.assignments(board.OS_RELEASE.read_text())
     name = f"{release['IMAGE_VERSION']} in slot {slot}"
     if board.mend_variables():
@@ -160,6 +160,32 @@ def confirm() -> int:
     board.mark(good=True)
     _say(f"System {name} is confirmed.")
     return 0
+
+
+@flash.command()
+@click.argument("bundle")
+@click.option("--reboot", is_flag=True, help="Start the new system at once.")
+def install(bundle: str, reboot: bool) -> None:
+    """On the board: install the update BUNDLE, a path or https://..., into the other slot.
+
+    It is refused with its reason if it is not signed by whom the board trusts, is for other boards, is older than the
+    system that runs, or if that one has not been confirmed yet.
+    """
+    from moedge_devices.flash import confirm as board  # noqa: PLC0415
+    from moedge_devices.flash import install as updates  # noqa: PLC0415  `moedge flash --help` stays fast
+
+    slot = board.booted_slot(board.COMMAND_LINE.read_text())
+    release = board.assignments(board.OS_RELEASE.read_text())
+    update = updates.look_at(bundle)
+    may_go_back = not board.is_confirmed(slot, release["BUILD_ID"]) and board.other_is_good(slot)
+    updates.check(update, release, updates.board_compatible(), may_go_back=may_go_back)
+    updates.install(bundle)
+    other = "B" if slot == "A" else "A"
+    _say(f"System {update.version} is in slot {other}, and counts once it has answered after the next start.")
+    if reboot:
+        subprocess.run(["systemctl", "reboot"], check=True)
+    else:
+        _say("Start it: systemctl reboot")
 
 
 def _device(fleet: str, name: str) -> tuple[str | None, dict[str, bytes]]:

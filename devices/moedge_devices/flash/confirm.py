@@ -22,6 +22,7 @@ from moedge_devices.store.durable import write_durably
 GRUBENV = Path("/boot/efi/EFI/debian/grubenv")
 BACKEND = Path("/usr/lib/moedge-image/tryboot")
 """RAUC's backend for the firmware of a Raspberry Pi; not there with GRUB."""
+COMMAND_LINE = Path("/proc/cmdline")
 OS_RELEASE = Path("/etc/os-release")
 STEP_S = 0.5
 
@@ -36,7 +37,7 @@ def booted_slot(command_line: str) -> str:
         if word in ("rauc.slot=A", "rauc.slot=B"):
             return word[-1]
     raise StorageError(
-        f"The kernel's command line names no slot: '{command_line.strip()}'. This command is for systems that "
+        f"The kernel's command line names no slot: '{command_line.strip()[:100]}'. This command is for systems that "
         f"`moedge flash build` made.",
         key="flash.no_slot",
     )
