@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 from moedge_runtime import __version__
@@ -120,10 +120,42 @@ def write(
 
 
 @flash.command()
-def seed() -> None:
-    """On the board: take this device's seed, once, and set the host name. moedge-seed.service runs it."""
-    from moedge_devices.flash.seed import set_host_name, take  # noqa: PLC0415  `moedge flash --help` stays fast
+@click.argument("device")
+@click.argument("address", metavar="[USER@]HOST")
+@click.option("--file", "-f", "fleet", default="fleet.yaml", show_default=True, metavar="FILE", help="The fleet.")
+@click.option("--package", required=True, type=_FILE, help="The moedge package for the board, of `make deb`.")
+@click.option("--seed", type=_DIRECTORY, help="More files for the device's /etc/moedge: keys, environment.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and connect to nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def deploy(
+    *, device: str, address: str, fleet: str, package: Path, seed: Path | None, dry_run: bool, yes: bool
+) -> None:
+    """Put moedge and the files of DEVICE onto a board that has a system, over ssh: a Jetson with NVIDIA's, any Debian.
 
+    Installs the package, writes /etc/moedge, lets the board check itself with `moedge doctor`, and starts the daemon if
+    nothing failed there. May be run again.
+    """
+    from moedge_devices.flash.deploy import execute, plan_deploy  # noqa: PLC0415  `moedge flash --help` stays fast
+
+    plan = plan_deploy(address, device, package, _device(fleet, device)[1] | _seed(seed))
+    click.echo("\n".join(plan.lines()))
+    if dry_run:
+        return
+    if not yes:
+        click.confirm(f"Make {address} the device '{device}'?", abort=True, err=True)
+    execute(plan, _say, click.echo)
+    click.echo(f"{address} is '{device}'.")
+
+
+@flash.command()
+@click.option("--from", "archive", type=click.File("rb"), help="A seed as a file, - for standard input: not just once.")
+def seed(archive: IO[bytes] | None) -> None:
+    """On the board: take this device's seed, once, and set the host name. moedge-seed.service runs it."""
+    from moedge_devices.flash.seed import set_host_name, take, take_archive  # noqa: PLC0415  `--help` stays fast
+
+    if archive is not None:
+        _say(f"Seed: {', '.join(take_archive(archive.read()))}.")
+        return
     try:
         taken = take()
     finally:

@@ -144,6 +144,36 @@ def take(partition: Path = PARTITION, target: Path = TARGET, state: Path = STATE
     return sorted(files)
 
 
+def take_archive(seed: bytes, target: Path = TARGET) -> list[str]:
+    """Take a seed that somebody with root has brought to a system that was not made by `moedge flash build`.
+
+    It may come again, changed, but not to a board that is another device.
+
+    Returns:
+        Names of the files that were written.
+
+    Raises:
+        ConfigError: The seed is damaged, or of another device than this one.
+        StorageError: It cannot be written.
+    """
+    files = unpack(seed)
+    here, coming = _device_in(_content(target / "device.json")), _device_in(files.get("device.json"))
+    if here and coming and here != coming:
+        raise ConfigError(
+            f"This board is '{here}', the seed is of '{coming}'. To give the board another identity remove "
+            f"'{target / 'device.json'}' first.",
+            key="flash.seed_taken",
+        )
+    try:
+        for name, content in files.items():
+            write_durably(target / name, content)
+            _own(target / name)
+        sync_path(target)
+    except OSError as error:
+        raise StorageError(f"The seed cannot be written to '{target}': {error.strerror}.", key="flash.seed") from error
+    return sorted(files)
+
+
 def wipe(partition: Path) -> None:
     """Overwrite a partition with zeros, its beginning last, and wait until they are on the disk."""
     with partition.open("r+b", buffering=0) as file:
@@ -156,10 +186,24 @@ def wipe(partition: Path) -> None:
 
 def set_host_name(target: Path = TARGET, kernel: Path = Path("/proc/sys/kernel/hostname")) -> str | None:
     """Call the machine as device.json does; None without one."""
-    with suppress(OSError, ValueError, LookupError):
-        name = str(json.loads((target / "device.json").read_text())["device"])
-        kernel.write_text(name)
-        return name
+    with suppress(OSError):
+        name = _device_in(_content(target / "device.json"))
+        if name is not None:
+            kernel.write_text(name)
+            return name
+    return None
+
+
+def _device_in(content: bytes | None) -> str | None:
+    """The device that device.json names."""
+    with suppress(ValueError, LookupError, TypeError):
+        return str(json.loads(content or b"")["device"])
+    return None
+
+
+def _content(path: Path) -> bytes | None:
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
     return None
 
 

@@ -25,6 +25,7 @@ PACKAGES = {
     "depmod": "kmod",
     "modprobe": "kmod",
     "cpio": "cpio",
+    "ssh": "openssh-client",
     "lsblk": "util-linux",
     "fallocate": "util-linux",
     "sfdisk": "fdisk",
