@@ -17,6 +17,7 @@ from moedge_devices.flash.layout import MIB, fat_config, fixed_uuid, genimage_co
 from moedge_devices.flash.recipe import Recipe
 from moedge_devices.flash.rootfs import DAEMON_ID, Sources, make_tree, python_for_byte_code, squash
 from moedge_devices.flash.seed import pack
+from moedge_devices.flash.signature import sign, signature_of
 from moedge_devices.flash.tools import need, run
 from moedge_devices.flash.write import place_of
 
@@ -28,15 +29,23 @@ _FREE = 2
 
 
 def build_image(
-    sources: Sources, out: Path, *, seed: Mapping[str, bytes], data: Path | None, cache: Path, say: Say
+    sources: Sources,
+    out: Path,
+    *,
+    seed: Mapping[str, bytes],
+    data: Path | None,
+    signer: tuple[Path, Path] | None,
+    cache: Path,
+    say: Say,
 ) -> None:
-    """Write an image to `out`, and its block map to `out`.bmap.
+    """Write an image to `out`, its block map to `out`.bmap, and the signature of that, if any, to `out`.bmap.p7s.
 
     Args:
         sources: Of the root file system.
         out: The image.
         seed: Files of the device; none for an image that is seeded when it is written.
         data: Laid into /var/lib/moedge; None for nothing.
+        signer: Certificate and key to sign with, in PEM; None not to sign.
         cache: For what is expensive and the same next time.
         say: Told each step.
 
@@ -44,7 +53,16 @@ def build_image(
         ConfigError: An input is wrong, or a program is missing.
         StorageError: A program failed.
     """
-    need(*_ROOT_TOOLS, *_FAT_TOOLS, "mke2fs", "bmaptool", "sfdisk", "fallocate", *BOOT_TOOLS[sources.recipe.boot])
+    need(
+        *_ROOT_TOOLS,
+        *_FAT_TOOLS,
+        "mke2fs",
+        "bmaptool",
+        "sfdisk",
+        "fallocate",
+        "openssl",
+        *BOOT_TOOLS[sources.recipe.boot],
+    )
     recipe = sources.recipe
     packed = pack(seed, recipe.seed_mib * MIB)
     with _root_file_system(sources, cache, say) as (work, boot):
@@ -65,7 +83,10 @@ def build_image(
                     "Slot B cannot be left out",
                 )
     block_map = out.with_name(out.name + ".bmap")
+    signature_of(block_map).unlink(missing_ok=True)
     run(["bmaptool", "--quiet", "create", out, "--output", block_map], "The block map could not be made")
+    if signer is not None:
+        sign(block_map, *signer, sources.keyring)
 
 
 def build_update(sources: Sources, out: Path, *, certificate: Path, key: Path, cache: Path, say: Say) -> None:

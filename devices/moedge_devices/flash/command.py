@@ -37,8 +37,8 @@ def flash() -> None:
 @click.option("--package", required=True, type=_FILE, help="The moedge package for the board, of `make deb`.")
 @click.option("--keyring", required=True, type=_FILE, help="PEM certificates of who may sign updates for the board.")
 @click.option("--update", is_flag=True, help="Build a signed update bundle instead of an image.")
-@click.option("--cert", type=_FILE, help="With --update: PEM certificate to sign with.")
-@click.option("--key", type=_FILE, help="With --update: PEM file of its key.")
+@click.option("--cert", type=_FILE, help="PEM certificate to sign with; --update needs one.")
+@click.option("--key", type=_FILE, help="PEM file of its key.")
 @click.option("--version", "system_version", help=f"Version of the system.  [default: {__version__}]")
 @click.option("--seed", type=_DIRECTORY, help="More files for the device's /etc/moedge: keys, environment, wifi.conf.")
 @click.option(
@@ -79,16 +79,20 @@ def build(*, device: str | None, profile: str | None, fleet: str, out: Path, upd
         kernel=options["kernel"],
     )
     cache = options["cache"] or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moedge" / "image"
+    certificate, key = options["cert"], options["key"]
+    if (certificate is None) != (key is None):
+        raise ConfigError("--cert and --key belong together; give both or neither.", key="flash.signer")
     if not update:
-        build_image(sources, out, seed=seed, data=options["data"], cache=cache, say=_say)
-    elif options["cert"] is None or options["key"] is None:
+        signer = None if certificate is None else (certificate, key)
+        build_image(sources, out, seed=seed, data=options["data"], signer=signer, cache=cache, say=_say)
+    elif certificate is None:
         raise ConfigError("An update bundle has to be signed: give --cert and --key.", key="flash.unsigned")
     elif seed or options["data"]:
         raise ConfigError(
             "An update bundle is for every board: leave out DEVICE, --seed and --data.", key="flash.update"
         )
     else:
-        build_update(sources, out, certificate=options["cert"], key=options["key"], cache=cache, say=_say)
+        build_update(sources, out, certificate=certificate, key=key, cache=cache, say=_say)
     _say(f"{out}: {out.stat().st_size:,} bytes, {recipe.name} {sources.version}, build {sources.build()}.")
 
 
@@ -100,16 +104,25 @@ def build(*, device: str | None, profile: str | None, fleet: str, out: Path, upd
     "--file", "-f", "fleet", default="fleet.yaml", show_default=True, metavar="FILE", help="The fleet of --device."
 )
 @click.option("--seed", type=_DIRECTORY, help="More files for the device's /etc/moedge: keys, environment, wifi.conf.")
+@click.option("--keyring", type=_FILE, help="Write only what is signed by one of these PEM certificates.")
 @click.option("--dry-run", is_flag=True, help="Print the steps, and write nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def write(
-    *, image: Path, disk: Path, device: str | None, fleet: str, seed: Path | None, dry_run: bool, yes: bool
+    *,
+    image: Path,
+    disk: Path,
+    device: str | None,
+    fleet: str,
+    seed: Path | None,
+    keyring: Path | None,
+    dry_run: bool,
+    yes: bool,
 ) -> None:
     """Write IMAGE to DISK, a whole one that nobody uses, and read it back."""
     from moedge_devices.flash.write import execute, plan_write  # noqa: PLC0415  `moedge flash --help` stays fast
 
     files = (_device(fleet, device)[1] if device else {}) | _seed(seed)
-    plan = plan_write(image, disk, files)
+    plan = plan_write(image, disk, files, keyring)
     click.echo("\n".join(plan.lines()))
     if dry_run:
         return

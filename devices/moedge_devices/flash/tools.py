@@ -26,6 +26,7 @@ PACKAGES = {
     "modprobe": "kmod",
     "cpio": "cpio",
     "ssh": "openssh-client",
+    "openssl": "openssl",
     "lsblk": "util-linux",
     "fallocate": "util-linux",
     "sfdisk": "fdisk",

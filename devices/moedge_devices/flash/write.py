@@ -22,6 +22,7 @@ from moedge_runtime.errors import ConfigError, StorageError
 
 from moedge_devices.flash.layout import MIB, SEED_PARTITION
 from moedge_devices.flash.seed import pack
+from moedge_devices.flash.signature import check as check_signature
 from moedge_devices.flash.tools import need, run
 
 _BLKFLSBUF = 0x1261
@@ -73,11 +74,17 @@ class Plan:
         return [title, *(f"{number}. {step.text}" for number, step in enumerate(self.steps, 1))]
 
 
-def plan_write(image: Path, device: Path, seed: Mapping[str, bytes]) -> Plan:
+def plan_write(image: Path, device: Path, seed: Mapping[str, bytes], keyring: Path | None = None) -> Plan:
     """What writing `image` to `device` means.
 
+    Args:
+        image: The image, its block map beside it.
+        device: The disk.
+        seed: Files of the device; none to leave the image's.
+        keyring: PEM of who may have signed the image; None to take any.
+
     Raises:
-        ConfigError: It is not a whole disk, is in use, or too small; or the image has no block map.
+        ConfigError: It is not a whole disk, is in use, or too small; the image has no block map or no good signature.
     """
     need("bmaptool", "lsblk", "sfdisk")
     block_map = image.with_name(image.name + ".bmap")
@@ -87,6 +94,8 @@ def plan_write(image: Path, device: Path, seed: Mapping[str, bytes]) -> Plan:
             f"as well, or make it: bmaptool create {image} --output {block_map}",
             key="flash.no_bmap",
         )
+    if keyring is not None:
+        check_signature(block_map, keyring)
     size, ranges = read_block_map(block_map)
     disk = look_at(device)
     check_disk(disk, size)

@@ -12,6 +12,7 @@ from devices.flash.samples import make_image, need_loop
 from moedge_devices.flash.command import flash
 from moedge_devices.flash.layout import MIB, SEED_PARTITION
 from moedge_devices.flash.seed import unpack
+from moedge_devices.flash.signature import sign, signature_of
 from moedge_devices.flash.write import (
     Disk,
     check_disk,
@@ -141,3 +142,45 @@ def test_an_image_without_a_block_map_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_write(tmp_path / "disk.img", Path("/dev/null"), {})
     assert caught.value.key == "flash.no_bmap"
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Directories of two signers: system.pem and system.key."""
+    places = tmp_path_factory.mktemp("ours"), tmp_path_factory.mktemp("theirs")
+    for place in places:
+        command = (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 7300 -subj /CN=systems "
+            "-keyout system.key -out system.pem"
+        )
+        subprocess.run(command.split(), cwd=place, check=True, capture_output=True)
+    return places
+
+
+def test_with_a_keyring_only_signed_images_are_written(image: Path, tmp_path: Path, signers: tuple[Path, Path]) -> None:
+    ours, theirs = signers
+    block_map, keyring = tmp_path / "disk.img.bmap", ours / "system.pem"
+    text = Path(f"{image}.bmap").read_text()
+
+    def refusal_of_the_signature() -> str | None:
+        try:
+            plan_write(tmp_path / "disk.img", tmp_path / "nodisk", {}, keyring)
+        except ConfigError as error:
+            return None if error.key == "flash.disk" else error.key  # the next thing that is looked at
+        raise AssertionError
+
+    (tmp_path / "disk.img").touch()
+    block_map.write_text(text)
+    assert refusal_of_the_signature() == "flash.image_unsigned"
+    sign(block_map, keyring, ours / "system.key", keyring)
+    assert refusal_of_the_signature() is None
+    block_map.write_text(text.replace("chksum=", "chksum= ", 1))
+    assert refusal_of_the_signature() == "flash.image_signature"
+    block_map.write_text(text)
+    sign(block_map, theirs / "system.pem", theirs / "system.key", theirs / "system.pem")
+    assert refusal_of_the_signature() == "flash.image_signature"
+    with pytest.raises(ConfigError, match="not good for"):
+        sign(block_map, theirs / "system.pem", theirs / "system.key", keyring)
+    assert not signature_of(block_map).exists()
+    with pytest.raises(StorageError, match="could not be signed"):
+        sign(block_map, keyring, theirs / "system.key", keyring)
