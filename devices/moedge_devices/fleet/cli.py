@@ -1,4 +1,4 @@
-"""`moedge fleet`: check, show, diff, render, status, apply."""
+"""`moedge fleet`: check, show, diff, render, acl, status, apply."""
 
 from __future__ import annotations
 
@@ -137,6 +137,33 @@ def render(path: str, out: Path, force: bool, as_json: bool) -> None:
         click.echo(json.dumps({"directory": str(out), **asdict(done)}))
         return
     click.echo(f"{out}: {done.written:,} files written, {done.unchanged:,} unchanged, {done.removed:,} removed.")
+
+
+@fleet.command()
+@_file
+@_choice
+@click.option("--operator", "operators", multiple=True, metavar="USER", help="May read everything and send requests.")
+@click.option("--viewer", "viewers", multiple=True, metavar="USER", help="May read everything.")
+@click.option("--home-assistant", metavar="USER", help="The user of Home Assistant.")
+@click.option("--all-brokers", is_flag=True, help="Also of devices on several brokers, for one they are bridged to.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a file instead of the terminal.")
+def acl(*, path: str, out: Path | None, all_brokers: bool, **options: Any) -> None:
+    """Write mosquitto's acl_file for the devices: each may do what it needs, and nothing else.
+
+    As `moedge mqtt acl`, with names and base topics of the fleet file.
+    """
+    from moedge_devices.fleet.acl import fleet_acl  # noqa: PLC0415
+
+    devices = _chosen(load_fleet(path), options["sites"], options["groups"], options["devices"])
+    people = {name: options[name] for name in ("operators", "viewers", "home_assistant")}
+    text = fleet_acl(devices, bridged=all_brokers, **people)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"'{out}' cannot be written ({error.strerror}). Choose another file.") from error
 
 
 @fleet.command()
