@@ -28,19 +28,8 @@ def sign(block_map: Path, certificate: Path, key: Path, keyring: Path) -> None:
         StorageError: openssl fails, for example because certificate and key do not belong together.
     """
     out = signature_of(block_map)
-    command: list[str | Path] = [
-        "openssl",
-        "cms",
-        "-sign",
-        "-binary",
-        "-md",
-        "sha256",
-        "-outform",
-        "DER",
-        "-in",
-        block_map,
-    ]
-    run([*command, "-signer", certificate, "-inkey", key, "-out", out], "The image could not be signed")
+    what = ("-binary", "-md", "sha256", "-outform", "DER", "-in", block_map, "-out", out)
+    run(["openssl", "cms", "-sign", *what, "-signer", certificate, "-inkey", key], "The image could not be signed")
     try:
         check(block_map, keyring)
     except ConfigError:
@@ -61,10 +50,7 @@ def check(block_map: Path, keyring: Path) -> None:
             f"build the image with --cert and --key.",
             key="flash.image_unsigned",
         )
-    command: list[str | Path] = [
-        "openssl",
-        "cms",
-        "-verify",
+    what = (
         "-binary",
         "-purpose",
         "any",
@@ -72,9 +58,13 @@ def check(block_map: Path, keyring: Path) -> None:
         "DER",
         "-in",
         signature,
-    ]
+        "-content",
+        block_map,
+        "-out",
+        "/dev/null",
+    )
     try:
-        run([*command, "-content", block_map, "-CAfile", keyring, "-no-CApath", "-out", "/dev/null"], "It is not good")
+        run(["openssl", "cms", "-verify", *what, "-CAfile", keyring, "-no-CApath"], "It is not good")
     except StorageError as error:
         raise ConfigError(
             f"The signature '{signature.name}' of the image is not good for '{keyring}': the block map was changed "
