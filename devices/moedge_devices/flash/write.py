@@ -268,10 +268,14 @@ def place_of(name: str, image: Path) -> tuple[int, int]:
 
 
 def _copy(image: Path, block_map: Path, device: Path) -> None:
-    run(
-        ["bmaptool", "--quiet", "copy", "--bmap", block_map, image, device],
-        f"'{image}' could not be written to '{device}'",
-    )
+    try:
+        run(["bmaptool", "--quiet", "copy", "--bmap", block_map, image, device], "Writing failed")
+    except StorageError as error:
+        reason = str(error).rpartition("\n\n")[2]  # before it there is a traceback of bmaptool
+        raise StorageError(
+            f"'{image}' could not be written to '{device}': {reason} The disk is not to be used; write it anew.",
+            key="flash.write",
+        ) from error
 
 
 def _write_seed(device: Path, offset: int, seed: bytes) -> None:

@@ -144,6 +144,22 @@ def test_an_image_without_a_block_map_is_refused(tmp_path: Path) -> None:
     assert caught.value.key == "flash.no_bmap"
 
 
+def test_an_image_that_is_not_what_its_block_map_says_is_an_error_without_a_traceback(
+    image: Path, disk: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.img"
+    start = read_block_map(Path(f"{image}.bmap"))[1][-1][0]
+    content = bytearray(image.read_bytes())
+    content[start + 5] ^= 1
+    copy.write_bytes(content)
+    Path(f"{copy}.bmap").write_bytes(Path(f"{image}.bmap").read_bytes())
+    error = CliRunner().invoke(flash, ["write", str(copy), str(disk), "--yes"]).exception
+    assert (
+        isinstance(error, StorageError) and "checksum mismatch" in str(error) and "The disk is not to be" in str(error)
+    )
+    assert "Traceback" not in str(error)
+
+
 @pytest.fixture(scope="module")
 def signers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Directories of two signers: system.pem and system.key."""
