@@ -50,6 +50,7 @@ class Row:
         group: Its group's.
         state: online, stopped or offline as it or its broker says; unknown if nothing has been heard of it.
         version: Of moedge; None if it has not said.
+        system: Version of its system image; None if it has none, or has not said.
         bundle: Name of the bundle that it runs.
         bundle_version: Its version, if its `model.bundle` is a link as in a bundle store.
         bundle_ok: Whether that is the bundle of the fleet file; None if that is not said there or here.
@@ -64,6 +65,7 @@ class Row:
     group: str
     state: str
     version: str | None
+    system: str | None
     bundle: str | None
     bundle_version: str | None
     bundle_ok: bool | None
@@ -81,6 +83,7 @@ class Row:
 class _Heard:
     state: str = "unknown"
     version: str | None = None
+    system: str | None = None
     bundle: str | None = None
     bundle_version: str | None = None
     manifest_sha256: str | None = None
@@ -153,7 +156,7 @@ def status_text(rows: list[Row]) -> str:
             row.device,
             f"{row.site}/{row.group}",
             row.state,
-            row.version or "-",
+            _version_text(row),
             _bundle_text(row),
             "-" if row.last_answer is None else f"{_ago(row.last_answer.age_s)} {_clipped(row.last_answer.text)}",
             "; ".join(row.problems) or "ok",
@@ -175,6 +178,10 @@ def summary(rows: list[Row]) -> str:
     return f"{len(rows):,} devices: {states}; {well:,} without problems."
 
 
+def _version_text(row: Row) -> str:
+    return f"{row.version or '-'}{f', system {row.system}' if row.system else ''}"
+
+
 def _bundle_text(row: Row) -> str:
     if row.bundle is None:
         return "-"
@@ -190,6 +197,8 @@ def _take_status(heard: _Heard, value: dict[str, Any]) -> None:
 
 def _take_info(heard: _Heard, value: dict[str, Any]) -> None:
     heard.version = one_line(value["version"])
+    image_version = (value.get("system") or {}).get("image_version")
+    heard.system = None if image_version is None else one_line(image_version)
     heard.bundle = one_line(value["model"]["bundle"])
     version = value["model"].get("version")
     heard.bundle_version = None if version is None else one_line(version)
@@ -241,6 +250,7 @@ def _row(device: Device, heard: _Heard, now: datetime) -> Row:
         device.group,
         heard.state,
         heard.version,
+        heard.system,
         heard.bundle,
         heard.bundle_version,
         bundle_ok,

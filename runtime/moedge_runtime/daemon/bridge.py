@@ -30,6 +30,7 @@ from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.reader import CameraReader, State
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
 from moedge_runtime.daemon.snapshot import encode_jpeg
+from moedge_runtime.daemon.system import system_info
 from moedge_runtime.daemon.watcher import AlertNote, Watcher
 from moedge_runtime.errors import CameraError
 from moedge_runtime.frames.ledger import FrameCounts
@@ -95,6 +96,7 @@ class Bridge:
         self._config, self._bundle, self._jobs = config, bundle, jobs
         self._started_s = time.monotonic()
         self._synced = clock_synced()
+        self._system = system_info()
         self._identifiers = Ulids()
         self._counters = WatchCounters(watch.name for watch in config.watches)
         self._state_fields = {watch.name: watch.state for watch in config.watches}
@@ -270,6 +272,7 @@ class Bridge:
             version=__version__,
             started_at=utc_now() - uptime,
             clock_synced=clock_synced(),
+            system=self._system,
             model=self._model,
             config_file=str(source.absolute()) if (source := self._config.source) else None,
             config=self._config.public(),

@@ -241,6 +241,17 @@ class ModelInfo(Payload):
     manifest_sha256: str
 
 
+class SystemInfo(Payload):
+    """The operating system in `info`."""
+
+    name: str | None
+    """As os-release has it; null if it has none."""
+    image_version: str | None
+    """Of a system image of `moedge flash`; null on other systems."""
+    slot: str | None
+    """Of such an image, from which it was booted: A or B."""
+
+
 class DeviceInfo(Payload):
     """`<base>/<device>/info`."""
 
@@ -251,6 +262,7 @@ class DeviceInfo(Payload):
     """Counted back from now, so that it is right once the clock is."""
     clock_synced: bool | None
     """As in an answer."""
+    system: SystemInfo
     model: ModelInfo
     config_file: str | None
     """Where it was read from: `--config`, or what was pushed in its place."""

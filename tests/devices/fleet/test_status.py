@@ -181,6 +181,7 @@ def test_the_payloads_of_the_runtime_are_readable(tmp_path: Path) -> None:
         view.note(f"moedge/panel-01/{topic}", (GOLDEN / f"{name}.json").read_bytes())
     row = view.rows(datetime(2026, 11, 23, 8, 16, 30, tzinfo=timezone.utc))[0]
     assert row.state == "online" and row.version == "0.1.0" and row.bundle == "qwen3-vl-30b-int4"
+    assert row.system == "2026.12" and "0.1.0, system 2026.12" in status_text([row])
     assert (row.bundle_version, row.bundle_ok) == ("2026.11", True), "as the fleet file says"
     assert row.health is not None and row.cameras == {"gate": "offline"}
     assert row.last_answer is not None and row.last_answer.text == '{"reading": "42.5", "red": false}'

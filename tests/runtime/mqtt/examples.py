@@ -28,6 +28,7 @@ from moedge_runtime.mqtt.payloads import (
     Snapshot,
     SnapshotRef,
     SpoolHealth,
+    SystemInfo,
     WatchHealth,
 )
 from moedge_runtime.mqtt.topics import Topics
@@ -158,6 +159,7 @@ EXAMPLES: dict[str, Payload] = {
         version="0.1.0",
         started_at=CAPTURED - timedelta(minutes=5),
         clock_synced=True,
+        system=SystemInfo(name="Debian GNU/Linux 12 (bookworm)", image_version="2026.12", slot="B"),
         model=ModelInfo(
             name=MODEL.name,
             architecture="Qwen3VLMoeForConditionalGeneration",
