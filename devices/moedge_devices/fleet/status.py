@@ -265,8 +265,8 @@ def _problems(device: Device, heard: _Heard, health: Health | None, bundle_ok: b
     problems = list(heard.unreadable)
     if heard.state != "online":
         problems.append({"unknown": "nothing heard"}.get(heard.state, heard.state))
-    if bundle_ok is False:
-        problems.append("runs another bundle than the fleet file says")
+    if bundle_ok is False and device.bundle is not None:
+        problems.append(f"runs another bundle than {device.bundle.name}@{device.bundle.version} of the fleet file")
     problems += [
         f"camera {one_line(name)} is {state}"
         for name, state in sorted(heard.cameras.items())
