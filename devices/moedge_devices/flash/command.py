@@ -211,7 +211,7 @@ def confirm() -> int:
 @click.argument("bundle")
 @click.option("--reboot", is_flag=True, help="Start the new system at once.")
 def install(bundle: str, reboot: bool) -> None:
-    """On the board: install the update BUNDLE, a path or https://..., into the other slot.
+    """On the board: install the update BUNDLE into the other slot.
 
     It is refused with its reason if it is not signed by whom the board trusts, is for other boards, is older than the
     system that runs, or if that one has not been confirmed yet.

@@ -21,7 +21,10 @@ LARGEST_SEED_BYTES = 4 * MIB
 """As the partition for it in an image has room."""
 
 _AS_ROOT = 'S=; [ "$(id -u)" = 0 ] || S="sudo -n"; '
-_PACKAGE = "/var/tmp/moedge.deb"
+_INSTALL = (
+    'D=$(mktemp -d) && cat >"$D/moedge.deb" && '
+    '$S env DEBIAN_FRONTEND=noninteractive apt-get install --yes "$D/moedge.deb"; C=$?; rm -r "$D"; exit $C'
+)
 _DOCTOR = "moedge doctor --config /etc/moedge/moedge.yaml --no-measure"
 
 
@@ -78,11 +81,7 @@ def plan_deploy(address: str, device: str, package: Path, files: Mapping[str, by
             f"the board must be {architecture} and let this user be root",
             _AS_ROOT + f'$S true && test "$(dpkg --print-architecture)" = {architecture}',
         ),
-        Step(f"copy {package.name}", f"cat >{_PACKAGE}", file=package),
-        Step(
-            "install it",
-            _AS_ROOT + f"$S env DEBIAN_FRONTEND=noninteractive apt-get install --yes {_PACKAGE} && rm {_PACKAGE}",
-        ),
+        Step(f"install {package.name}, given on standard input", _AS_ROOT + _INSTALL, file=package),
         Step(
             f"write {names} of '{device}' to /etc/moedge ({len(seed):,} bytes on standard input)",
             _AS_ROOT + "$S moedge flash seed --from -",

@@ -31,9 +31,6 @@ class Update:
 def look_at(bundle: str) -> Update:
     """What RAUC says of a bundle.
 
-    Args:
-        bundle: Path or address.
-
     Raises:
         StorageError: It is none, or its signature is not that of somebody whom the board trusts; with RAUC's words.
     """

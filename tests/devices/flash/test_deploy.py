@@ -35,17 +35,18 @@ def deploy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deploy:
     bin_.mkdir()
     board.mkdir()
     (bin_ / "ssh").write_text(
-        f'#!/bin/sh\necho "$@" >>{tmp_path}/ssh\nPATH={board}:$PATH; export PATH\n'
-        f'exec sh -c "$(echo "$3" | sed s,/var/tmp/,{tmp_path}/copied-,g)"\n'
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/ssh\nPATH={board}:$PATH; export PATH\nexec sh -c "$3"\n'
     )
     (bin_ / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:/usr/sbin:/usr/bin:/sbin:/bin")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
 
-    def run(*arguments: str, architecture: str = "arm64", doctor: int = 0) -> Result:
+    def run(*arguments: str, architecture: str = "arm64", doctor: int = 0, apt: int = 0) -> Result:
         for name, script in (
             ("dpkg", f"echo {architecture}"),
             ("sudo", 'shift; exec "$@"'),
-            ("apt-get", ""),
+            ("apt-get", f'cp "$3" {tmp_path}/installed; exit {apt}'),
             ("systemctl", ""),
             ("moedge", f"[ $1 = flash ] && exec cat >{tmp_path}/taken\necho ok jetson.redundancy; exit {doctor}"),
         ):
@@ -74,7 +75,14 @@ def test_a_board_gets_package_and_files_is_checked_and_started(deploy: Deploy, t
     assert json.loads(files["device.json"])["device"] == "panel-01"
     assert "ok jetson.redundancy" in done.output and "'panel-01'" in done.output
     assert "geheim" not in done.output + (tmp_path / "ssh").read_text()
-    assert not (tmp_path / "copied-moedge.deb").exists(), "nothing is left behind"
+    assert (tmp_path / "installed").read_bytes() == (tmp_path / "moedge_1_arm64.deb").read_bytes()
+    assert not list((tmp_path / "tmp").iterdir()), "nothing is left behind"
+
+
+def test_a_package_that_cannot_be_installed_ends_it_and_leaves_nothing(deploy: Deploy, tmp_path: Path) -> None:
+    error = deploy("--yes", apt=100).exception
+    assert isinstance(error, StorageError) and "code 100 (install moedge_1_arm64.deb" in str(error)
+    assert len(ran(tmp_path)) == 2 and not list((tmp_path / "tmp").iterdir())
 
 
 def test_a_dry_run_says_the_commands_and_connects_to_nothing(deploy: Deploy, tmp_path: Path) -> None:

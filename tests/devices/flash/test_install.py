@@ -59,8 +59,8 @@ def test_a_newer_system_is_installed_and_started_if_asked(install: Install, tmp_
     done = install("new.raucb")
     assert done.exception is None and "System 2.1 is in slot A" in done.stderr and "systemctl reboot" in done.stderr
     assert asked(tmp_path) == ["rauc info --output-format=json new.raucb", "rauc install new.raucb"]
-    install("https://updates.example/new.raucb", "--reboot")
-    assert asked(tmp_path)[-2:] == ["rauc install https://updates.example/new.raucb", "systemctl reboot"]
+    install("new.raucb", "--reboot")
+    assert asked(tmp_path)[-2:] == ["rauc install new.raucb", "systemctl reboot"]
 
 
 @pytest.mark.parametrize(
