@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from moedge_runtime.errors import BrokerError
+from moedge_runtime.errors import BrokerError, MoedgeError
 from moedge_runtime.mqtt.backoff import Backoff
 from moedge_runtime.mqtt.message import Received
 
@@ -20,8 +20,6 @@ NOT_LIVE = "its broker is not connected"
 """A problem of every device of such a broker: what its row says was true before."""
 
 _STEP_S = 0.02
-_AT_ONCE = 16
-"""Brokers that are connected to at the same time."""
 
 
 class LiveView:
@@ -41,10 +39,11 @@ class LiveView:
         for device in devices:
             together[access.url_of(device)].append(device)
         self._brokers = [_Broker(url, theirs, access, self._note) for url, theirs in together.items()]
-        self._pool = ThreadPoolExecutor(max_workers=max(1, min(_AT_ONCE, len(self._brokers))))
 
     def __enter__(self) -> LiveView:
-        list(self._pool.map(_Broker.open, self._brokers))
+        attempts = [broker.begin() for broker in self._brokers]
+        for attempt in attempts:
+            attempt.join()
         errors = [broker.error for broker in self._brokers if broker.error is not None]
         if errors and len(errors) == len(self._brokers):
             self.__exit__()
@@ -52,9 +51,8 @@ class LiveView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
         for broker in self._brokers:
-            broker.links.close()
+            broker.close()
 
     @property
     def fault(self) -> str | None:
@@ -75,7 +73,7 @@ class LiveView:
     def rows(self) -> list[Row]:
         """The rows now."""
         for broker in self._brokers:
-            broker.look_after(self._pool)
+            broker.look_after()
         away = {name for broker in self._brokers if broker.error is not None for name in broker.names}
         return [
             replace(row, problems=[*row.problems, NOT_LIVE]) if row.device in away else row for row in self.view.rows()
@@ -86,7 +84,7 @@ class LiveView:
 
 
 class _Broker:
-    """One broker. Its links belong to the pool's thread while that opens them, else to the view's.
+    """One broker. Its links belong to the thread that opens them while it does, else to the view's.
 
     Attributes:
         names: Of the devices that are asked there.
@@ -98,37 +96,48 @@ class _Broker:
     ) -> None:
         self.names = [device.name for device in devices]
         self._filters = {url: [topic for device in devices for topic in filters_of(device)]}
-        self.links = Links([url], access, on_message)
+        self._links = Links([url], access, on_message)
         self._backoff = Backoff(cap_s=10.0)
         self._next_attempt_s = 0.0
-        self._attempt: Future[None] | None = None
-        self.error: BrokerError | None = None
+        self._attempt: threading.Thread | None = None
+        self._closed = False
+        self.error: MoedgeError | None = BrokerError(f"Broker {url} is not connected yet.", key="broker.unreachable")
 
-    def open(self) -> None:
-        """Connect and subscribe; `error` says whether it went well."""
-        self.links.close()
+    def begin(self) -> threading.Thread:
+        """Connect and subscribe, in a thread that nobody has to wait for; `error` says then whether it went well."""
+        self._attempt = threading.Thread(target=self._open, name="fleet-broker", daemon=True)
+        self._attempt.start()
+        return self._attempt
+
+    def close(self) -> None:
+        """Disconnect, or let the attempt that is under way end by itself."""
+        self._closed = True
+        if self._attempt is None or not self._attempt.is_alive():
+            self._links.close()
+
+    def _open(self) -> None:
+        self._links.close()
         try:
-            self.links.open()
-            self.links.subscribe(self._filters, retained=True, qos=0)
+            self._links.open()
+            self._links.subscribe(self._filters, retained=True, qos=0)
             # Its consent comes after all that was stored.
-            self.links.subscribe({url: topics[:1] for url, topics in self._filters.items()}, retained=False, qos=0)
+            self._links.subscribe({url: topics[:1] for url, topics in self._filters.items()}, retained=False, qos=0)
             self._backoff.reset()
             self.error = None
-        except BrokerError as error:
+        except MoedgeError as error:
             self._next_attempt_s = time.monotonic() + self._backoff.next_s()
             self.error = error
+        if self._closed:
+            self._links.close()
 
-    def look_after(self, pool: ThreadPoolExecutor) -> None:
+    def look_after(self) -> None:
         """Notice a connection that was lost, and have it opened again."""
-        if self._attempt is not None:
-            if not self._attempt.done():
-                return
-            attempt, self._attempt = self._attempt, None
-            attempt.result()
+        if self._attempt is not None and self._attempt.is_alive():
+            return
         if self.error is None:
             try:
-                self.links.check()
+                self._links.check()
             except BrokerError as error:
                 self.error = error
         if self.error is not None and time.monotonic() >= self._next_attempt_s:
-            self._attempt = pool.submit(self.open)
+            self.begin()
