@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from moedge_runtime.bundle import Bundle
+from moedge_runtime.inference.camera_pins import CameraPins
 from moedge_runtime.inference.check import RequestChecker, RequestProblem, context_of
 from moedge_runtime.inference.decoder import Decoder, DecoderInput, ShouldStop
 from moedge_runtime.inference.dequantize import FloatArray
@@ -51,6 +52,7 @@ class Engine:
         *,
         experts: ExpertBank | None = None,
         plan: MemoryPlan | None = None,
+        pins: CameraPins | None = None,
         hot_set: HotSetFile | None = None,
     ) -> None:
         """Join the parts of `bundle`; use `open` unless some are your own.
@@ -62,14 +64,16 @@ class Engine:
             vision: The vision tower.
             experts: The decoder's; the decoder closes them.
             plan: What `experts` and `vision` were opened with.
+            pins: What keeps a camera's experts in memory; None for one that knows no camera yet.
             hot_set: Written while the engine is used.
         """
         self.bundle = bundle
         self.options = options
         self.experts = experts
         self.plan = plan
-        self._hot_set = hot_set
         self._model = bundle.manifest.model
+        self._pins = pins or CameraPins(experts, self._model.text)
+        self._hot_set = hot_set
         self._decoder = decoder
         self._shares = decoder.shares and options.experts != "numpy"
         max_pixels = plan.max_pixels if plan is not None and plan.pixels_limited else options.max_pixels
@@ -104,9 +108,10 @@ class Engine:
         experts = open_experts(opened, options, plan)
         opening: Decoder | ExpertBank | None = experts
         try:
-            hot_set = open_hot_set(opened, options, experts)
+            pins = CameraPins(experts, opened.manifest.model.text)
+            hot_set = open_hot_set(opened, options, experts, pins.counts)
             opening, vision = open_dense(opened, options, plan, experts)
-            engine = cls(opened, options, opening, vision, experts=experts, plan=plan, hot_set=hot_set)
+            engine = cls(opened, options, opening, vision, experts=experts, plan=plan, pins=pins, hot_set=hot_set)
         except BaseException:
             if opening is not None:
                 opening.close()
@@ -127,6 +132,11 @@ class Engine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def keep_cameras(self, cameras: Collection[str]) -> None:
+        """Forget what was learned about the experts of all other cameras."""
+        with self._lock:
+            self._pins.counts.keep(cameras)
 
     def recommended_sampling(self, **changes: float | int | None) -> Sampling:
         """What the checkpoint's generation_config.json recommends, with the `changes` that are not None."""
@@ -179,7 +189,9 @@ class Engine:
         if self._shares and len(asked) > 1:
             with self._lock:
                 clocks = [each.clock for each in asked]
+                self._pins.begin(requests[0].camera)
                 prefilled = self._prefiller.together(requests, clocks, should_stop, enough)
+                self._pins.prompted([request.camera for request, each in zip(requests, prefilled, strict=True) if each])
             for each, result in zip(asked, prefilled, strict=True):
                 each.prefilled = result
         return asked
@@ -220,14 +232,17 @@ class Engine:
     ) -> Answer:
         request, clock, prefilled = asked.request, asked.clock, asked.prefilled
         clock.lap("wait")
+        self._pins.begin(request.camera)
         if prefilled is None or not self._prefiller.taken(prefilled):
             prefilled = self._prefiller.alone(request, clock, should_stop)
+            self._pins.prompted([request.camera])
         before = None if self.experts is None else self.experts.statistics()
         generation = self._generation(request, prefilled.prompt, on_text, on_reasoning)
         if prefilled.logits is None:
             generated = generation.cancelled()
         else:
             generated = generation.run(prefilled.logits, self._advance(prefilled), should_stop)
+        self._pins.answered(request.camera)
         clock.lap("decode")
         experts = prefilled.experts
         if self.experts is not None and before is not None and experts is not None:

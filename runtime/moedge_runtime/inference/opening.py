@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import ConfigError
+from moedge_runtime.inference.camera_counts import CameraCounts
 from moedge_runtime.inference.check import context_of
 from moedge_runtime.inference.decoder import Decoder, InlineDecoder, PagedDecoder
 from moedge_runtime.inference.expert_core.bank import MAX_THREADS, MAX_TOKENS, NativeExperts
@@ -44,8 +45,10 @@ def open_experts(bundle: Bundle, options: EngineOptions, plan: MemoryPlan | None
     )
 
 
-def open_hot_set(bundle: Bundle, options: EngineOptions, experts: ExpertBank | None) -> HotSetFile | None:
-    """The file of `options.hot_set`, read.
+def open_hot_set(
+    bundle: Bundle, options: EngineOptions, experts: ExpertBank | None, cameras: CameraCounts
+) -> HotSetFile | None:
+    """The file of `options.hot_set`, read into `experts` and `cameras`.
 
     Raises:
         ConfigError: There is no native core to use it, or the file cannot be used.
@@ -55,7 +58,7 @@ def open_hot_set(bundle: Bundle, options: EngineOptions, experts: ExpertBank | N
         return None
     if not isinstance(experts, NativeExperts):
         raise ConfigError("A hot set is of use to the native expert core only. Leave out --hot-set (model.hot_set).")
-    return HotSetFile(options.hot_set, bundle.manifest.model.text, experts)
+    return HotSetFile(options.hot_set, bundle.manifest.model.text, experts, cameras)
 
 
 def open_dense(

@@ -48,8 +48,8 @@ class EngineOptions:
         expert_budget_bytes: Of it for the experts, their core's buffers included; None for what the other parts leave
             (`numpy`: `DEFAULT_NUMPY_BYTES`).
         expert_readers: Experts of a prefill that are read at once, 1 to 64.
-        hot_set: File in which the engine keeps how often each expert was chosen, so that after a start the
-            experts that were needed most are read first; None for a start without knowledge.
+        hot_set: File in which the engine keeps how often each expert was chosen, in all and by each camera, so that
+            after a start the experts that were needed most are read first; None for a start without knowledge.
     """
 
     max_context: int | None = None
@@ -83,6 +83,8 @@ class AskRequest:
         image_first: Put the images before the question. After it is the default: the text before the first image is
             a prefix that need not be computed again for the next frame.
         ignore_end: Go on after the model has ended its answer, to `max_new_tokens`: for measurements.
+        camera: Name of the camera that the images are from: what its answers used most stays in memory meanwhile. None
+            for none. Never changes the answer.
     """
 
     question: str
@@ -96,6 +98,7 @@ class AskRequest:
     seed: int = 0
     image_first: bool = False
     ignore_end: bool = False
+    camera: str | None = None
 
     def __post_init__(self) -> None:
         """Check what needs no model.
@@ -103,7 +106,11 @@ class AskRequest:
         Raises:
             RequestError: A number is out of range, or a text is none.
         """
-        for name, text in (("question", self.question), ("system prompt", self.system or "")):
+        for name, text in (
+            ("question", self.question),
+            ("system prompt", self.system or ""),
+            ("camera", self.camera or ""),
+        ):
             if not is_text(text):
                 raise RequestError(
                     f"The {name} {ascii(text)[:100]} is not text: it holds bytes that are no UTF-8. "

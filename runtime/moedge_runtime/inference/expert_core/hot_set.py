@@ -1,9 +1,10 @@
-"""Learned hot set: how often each expert was chosen, kept in a file for the next run.
+"""Learned hot set: how often each expert was chosen, in all and by each camera, kept in a file for the next run.
 
 `NativeExperts.set_counts` takes the counts, so that `preload` reads the experts ahead that were chosen most.
 
 The file is JSON: `{"format": "moedge-expert-counts", "version": 1, "moe_layers": [0, 1, …], "num_experts": 128,
-"counts": [[…], …]}`, with a row of `num_experts` counts for every decoder layer of `moe_layers`.
+"counts": [[…], …], "cameras": {"gate": [[…], …], …}}`, with a row of `num_experts` counts for every decoder layer of
+`moe_layers`. Files of earlier versions have no `cameras`; these versions read the file and leave them out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,31 @@ from moedge_runtime.strict_json import MAX_INTEGER, parse_json
 Counts = npt.NDArray[np.uint64]
 """uint64 [layers with experts, experts], as `NativeExperts.counts` gives them."""
 
+MAX_CAMERAS = 64
+"""Of which counts are kept: 40 kB of file and 48 kB of memory each at 6,144 experts."""
 
-def save_counts(path: Path, counts: Counts, text: TextInfo) -> None:
-    """Write the counts so that `path` holds either all of them or what it held before.
+
+@dataclass(frozen=True)
+class HotSet:
+    """What was learned about experts.
+
+    Attributes:
+        counts: How often each was chosen in all.
+        cameras: What each camera's answers chose (`CameraCounts`), `MAX_CAMERAS` at most.
+    """
+
+    counts: Counts
+    cameras: dict[str, Counts] = field(default_factory=dict)
+
+
+def save_hot_set(path: Path, hot_set: HotSet, text: TextInfo) -> None:
+    """Write it so that `path` holds either all of it or what it held before.
 
     Raises:
         StorageError: The disk is full, read-only or failing.
     """
-    content = json.dumps(_header(text) | {"counts": np.minimum(counts, MAX_INTEGER).tolist()})
+    cameras = {camera: _rows(counts) for camera, counts in hot_set.cameras.items()}
+    content = json.dumps(_header(text) | {"counts": _rows(hot_set.counts), "cameras": cameras})
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with partial.open("w", encoding="utf-8") as file:
@@ -49,8 +68,8 @@ def save_counts(path: Path, counts: Counts, text: TextInfo) -> None:
         ) from error
 
 
-def load_counts(path: Path, text: TextInfo) -> Counts:
-    """Read what `save_counts` wrote.
+def load_hot_set(path: Path, text: TextInfo) -> HotSet:
+    """Read what `save_hot_set`, of this version or an earlier one, wrote.
 
     Raises:
         StorageError: The file cannot be read.
@@ -67,12 +86,27 @@ def load_counts(path: Path, text: TextInfo) -> Counts:
     for name, wanted in _header(text).items():
         if values.get(name) != wanted:
             raise _unusable(path, f"its {name} is {_shown(values.get(name))}, this bundle's is {_shown(wanted)}")
-    rows = values["counts"]
+    cameras = values.get("cameras", {})
+    if not isinstance(cameras, dict) or len(cameras) > MAX_CAMERAS:
+        raise _unusable(path, f"its cameras are not counts of {MAX_CAMERAS} cameras at most")
+    return HotSet(
+        _counts(path, values["counts"], "counts", text),
+        {camera: _counts(path, rows, f"counts of camera {_shown(camera)}", text) for camera, rows in cameras.items()},
+    )
+
+
+def _rows(counts: Counts) -> list[list[int]]:
+    rows: list[list[int]] = np.minimum(counts, MAX_INTEGER).tolist()
+    return rows
+
+
+def _counts(path: Path, rows: Any, name: str, text: TextInfo) -> Counts:
     shape = (len(text.moe_layers), text.num_experts)
-    if [len(row) if isinstance(row, list) else -1 for row in rows] != [shape[1]] * shape[0]:
-        raise _unusable(path, f"its counts are not {shape[0]} rows of {shape[1]}")
+    lengths = [len(row) if isinstance(row, list) else -1 for row in rows] if isinstance(rows, list) else []
+    if lengths != [shape[1]] * shape[0]:
+        raise _unusable(path, f"its {name} are not {shape[0]} rows of {shape[1]}")
     if not all(type(count) is int and count >= 0 for row in rows for count in row):
-        raise _unusable(path, "a count is no natural number")
+        raise _unusable(path, f"among its {name} is one that is no natural number")
     return np.array(rows, np.uint64).reshape(shape)
 
 

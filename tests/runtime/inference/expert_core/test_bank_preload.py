@@ -8,7 +8,7 @@ import pytest
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.errors import BundleError, ConfigError
 from moedge_runtime.inference.expert_core.bank import NativeExperts
-from moedge_runtime.inference.expert_core.hot_set import load_counts, save_counts
+from moedge_runtime.inference.expert_core.hot_set import HotSet, load_hot_set, save_hot_set
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.numpy_experts import NumpyExperts
 from runtime.inference.expert_core.bundles import INT4, inputs, write_bundle
@@ -60,18 +60,18 @@ def test_a_later_run_begins_with_the_experts_that_an_earlier_one_chose_most(tmp_
         earlier.compute(layer, *inputs(bundle, 3, layer))
         for _ in range(20):
             earlier.compute(layer, x, logits)
-    save_counts(path, earlier.counts(), text)
+    save_hot_set(path, HotSet(earlier.counts()), text)
     earlier.close()
 
     later = NativeExperts(bundle, budget_for(bundle, 9))
-    later.set_counts(load_counts(path, text))
+    later.set_counts(load_hot_set(path, text).counts)
     later.preload()
     wait_for_reads(later, 9)
     for layer in (0, 2, 3):
         later.compute(layer, x, logits)
     assert (later.statistics().hits, later.statistics().misses) == (9, 0)
     assert later.statistics().preload_used == 9
-    assert later.counts().sum() == load_counts(path, text).sum() + 9
+    assert later.counts().sum() == load_hot_set(path, text).counts.sum() + 9
     later.close()
 
 
