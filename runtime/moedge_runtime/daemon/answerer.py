@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,7 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask; the keys of a watch in docs/configuration.md."""
+    """What to ask, the keys of a watch in docs/configuration.md, and of which camera."""
 
     text: str
     system: str | None = None
@@ -25,6 +25,7 @@ class Question:
     thinking: bool = False
     thinking_budget: int | None = None
     max_tokens: int = 256
+    camera: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ class Answerer(Protocol):
     @property
     def together(self) -> int:
         """How many questions are worth being begun together now; 1 for each alone."""
+        ...
+
+    def keep_cameras(self, cameras: Collection[str]) -> None:
+        """These are the cameras from now on: what was learned about others may be forgotten."""
         ...
 
     def check(self, question: Question) -> list[QuestionProblem]:

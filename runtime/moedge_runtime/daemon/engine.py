@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from moedge_runtime.bundle import Bundle
@@ -46,6 +46,10 @@ class EngineAnswerer:
     def close(self) -> None:
         """See Answerer."""
         self._engine.close()
+
+    def keep_cameras(self, cameras: Collection[str]) -> None:
+        """See Answerer."""
+        self._engine.keep_cameras(cameras)
 
     def check(self, question: Question) -> list[QuestionProblem]:
         """See Answerer."""
@@ -148,6 +152,7 @@ def _request(question: Question, image: Picture | None = None) -> AskRequest:
         thinking=question.thinking,
         thinking_budget=question.thinking_budget,
         max_new_tokens=question.max_tokens,
+        camera=question.camera,
     )
 
 

@@ -28,6 +28,7 @@ def question_of(watch: WatchConfig) -> Question:
         thinking=watch.thinking,
         thinking_budget=watch.thinking_budget,
         max_tokens=watch.max_tokens,
+        camera=watch.camera,
     )
 
 

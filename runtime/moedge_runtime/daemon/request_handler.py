@@ -140,6 +140,7 @@ class RequestHandler:
             thinking=command.thinking,
             thinking_budget=command.thinking_budget,
             max_tokens=command.max_tokens,
+            camera=reader.name,
         )
 
         # The model's thread may be busy at the deadline, and cameras may be silent.

@@ -47,6 +47,7 @@ class Setup:
         except BaseException:
             self.answerer.close()
             raise
+        self.answerer.keep_cameras(config.cameras)
 
     def change(self, config: Config, bundle: Bundle) -> bool:
         """Take another configuration, whose watches fit its model if that stays the same.
@@ -76,6 +77,7 @@ class Setup:
         elif config.mqtt.embedded is None:
             self.address = parse_broker_url(config.mqtt.url or "")
         self.config, self.bundle = config, bundle
+        self.answerer.keep_cameras(config.cameras)
         return loads
 
     def close(self, *, stuck: bool) -> None:

@@ -6,7 +6,7 @@ import faulthandler
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -62,6 +62,10 @@ class WatchedAnswerer:
 
     def __init__(self, answerer: Answerer, progress: Progress) -> None:
         self._answerer, self._progress = answerer, progress
+
+    def keep_cameras(self, cameras: Collection[str]) -> None:
+        """See Answerer."""
+        self._answerer.keep_cameras(cameras)
 
     def check(self, question: Question) -> list[QuestionProblem]:
         """See Answerer."""

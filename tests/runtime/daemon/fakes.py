@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ class FakeAnswerer:
         self.begun: list[list[str]] = []
         """Questions that were begun together."""
         self.asked: list[tuple[str, int]] = []
+        self.cameras: set[str] = set()
+        """Those that it was told to keep."""
+        self.asked_of: set[str | None] = set()
+        """Cameras of questions."""
         self.closed = False
         self.gate = threading.Event()
         self.held = threading.Event()
@@ -45,6 +49,9 @@ class FakeAnswerer:
     @classmethod
     def open(cls, bundle: Bundle, config: ModelConfig) -> FakeAnswerer:
         return cls()
+
+    def keep_cameras(self, cameras: Collection[str]) -> None:
+        self.cameras = set(cameras)
 
     def check(self, question: Question) -> list[QuestionProblem]:
         """Refuses what begins with REFUSED."""
@@ -58,6 +65,7 @@ class FakeAnswerer:
     def ask(self, question: Question, image: np.ndarray, should_stop: Callable[[], bool]) -> Reply:
         number = number_of(image)
         self.asked.append((question.text, number))
+        self.asked_of.add(question.camera)
         word = question.text.split()[0]
         if word == "FAIL":
             raise RequestError("This fake refuses the question.", key="request.fake")

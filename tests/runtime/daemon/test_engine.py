@@ -30,9 +30,14 @@ def test_memory_and_hot_set_reach_the_engine_and_the_plan_is_logged(
     assert plan is not None and (plan.total, plan.max_pixels) == (1 << 30, 40_000)
     assert plan.line() in caplog.messages
     image = np.zeros((64, 64, 3), np.uint8)
-    answerer.ask(Question("What is the reading?", max_tokens=2), image, lambda: False)
+    watched = WatchedAnswerer(answerer, Progress("The model"))
+    for camera in ("gate", "yard", None):
+        watched.ask(Question("What is the reading?", max_tokens=2, camera=camera), image, lambda: False)
+    watched.keep_cameras({"yard": None}.keys())
     answerer.close()
-    assert json.loads((tmp_path / "hot.json").read_text())["format"] == "moedge-expert-counts"
+    hot_set = json.loads((tmp_path / "hot.json").read_text())
+    assert hot_set["format"] == "moedge-expert-counts"
+    assert list(hot_set["cameras"]) == ["yard"]
 
 
 def test_what_computes_the_layers_reaches_the_engine_and_is_checked_before_it_starts(tiny: Path) -> None:

@@ -108,6 +108,19 @@ def test_a_new_configuration_is_written_and_runs_and_the_model_stays(
         assert b'{"state":"offline"}' not in listener.on("t/d/status")
 
 
+def test_the_model_is_told_which_cameras_there_are_and_of_which_it_is_asked(path: Path, broker: BrokerAddress) -> None:
+    renamed = changed(path, cameras={"door": LIVE["panel"]}, watches=[{**NUMBER, "camera": "door"}])
+    with Listener(broker, "t/#") as listener, running(path) as models:
+        listener.message("t/d/panel/answer")
+        assert (models.opened[0].cameras, models.opened[0].asked_of) == ({"panel"}, {"panel"})
+        assert ask(listener, "config", config=renamed)["data"] == {"changed": True, "model_loaded": False}
+        listener.message("t/d/door/answer")
+        assert models.opened[0].cameras == {"door"}
+        models.opened[0].asked_of.clear()
+        assert ask(listener, "ask", question="Which frame?")["status"] == "ok"
+        assert models.opened[0].asked_of == {"door"}
+
+
 def test_a_wrong_configuration_changes_nothing_and_all_that_is_wrong_is_told(path: Path, broker: BrokerAddress) -> None:
     before = path.read_text()
     wrong = changed(path, watches=[{**NUMBER, "camera": "panle", "intervall": 1}])
