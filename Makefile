@@ -90,7 +90,7 @@ bench-full: $(VENV)/.installed-bench ## moedge at full size beside its peers: 40
 BUDGETS ?= 4G,8G,20G
 
 bench-plan: $(VENV)/.installed ## moedge plan beside moedge bench on this machine: BUNDLE=DIR, minutes for each of BUDGETS
-	PYTHONPATH=benchmarks $(BIN)/python benchmarks/plan_accuracy.py $(BUNDLE) --budgets $(BUDGETS)
+	$(BIN)/python benchmarks/plan_accuracy.py $(BUNDLE) --budgets $(BUDGETS)
 
 # Of bench-fleet, for a shorter one: MINUTES=2.
 MINUTES ?= 15

@@ -2,8 +2,8 @@
 
 First `moedge bench` says, with another picture, how many different experts a prefill of this bundle chooses. Before
 each budget the machine is measured as `moedge doctor --bundle` does, unless --device names a report of it or a profile;
-then the budget is planned and benchmarked, in memory that a virtual machine's host has found before. Prints one JSON
-object a line: `value` is planned over measured where there is a bound. Exits 1 if a bound is not kept. It means nothing
+then the budget is planned and benchmarked, with memory that is locked: what a virtual machine's host takes to find it
+is nothing of a board. Prints one JSON object a line: `value` is planned over measured where there is a bound. Exits 1 if a bound is not kept. It means nothing
 while other programs run.
 """
 
@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from expert_core.guest_memory import touch_memory
 from machine import machine
 from moedge_devices.doctor.measure import measure
 from moedge_devices.doctor.measured_profile import measured_profile
@@ -50,7 +49,6 @@ def main() -> None:
         profile = find_profile(arguments.device) if arguments.device else measure_machine(Path(arguments.bundle))
         plan_frame = partial(_plan, arguments.bundle, profile, budget, arguments.routing)
         plan_frame(USUAL_FRAME)  # refused before it is measured
-        touch_memory(parse_size(budget))
         measured = bench(arguments.bundle, budget, "--tokens", arguments.tokens, "--rounds", arguments.rounds)
         for line in compare(budget, plan_frame, measured, chosen):
             print(json.dumps(line), flush=True)
@@ -99,7 +97,7 @@ def prefill_experts(arguments: argparse.Namespace) -> dict[str, float]:
 
 def bench(bundle: str, budget: str, *options: object) -> dict[str, Any]:
     """What `moedge bench --json` measures in a process of its own."""
-    command = [sys.executable, "-m", "moedge_runtime", "bench", bundle, "--memory", budget, "--json"]
+    command = [sys.executable, "-m", "moedge_runtime", "bench", bundle, "--memory", budget, "--mlock", "--json"]
     done = subprocess.run([*command, *map(str, options)], stdout=subprocess.PIPE, check=True)
     content: dict[str, Any] = json.loads(done.stdout)
     return content

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define MOEDGE_CORE_ABI 5
+#define MOEDGE_CORE_ABI 6
 /* Layers that a token may be told of before it reaches them. */
 #define MOEDGE_LAYERS_AHEAD 3
 
@@ -59,7 +59,7 @@ typedef struct {
   uint32_t direct;          /* 1: O_DIRECT, buffered where it is refused (see statistics); 0: buffered */
   uint32_t prefetch;        /* 1: read ahead into the next layer while a call leaves the flash idle */
   uint32_t read_timeout_ms; /* 0: wait for ever */
-  uint32_t reserved;
+  uint32_t lock_memory;     /* 1: the slots are backed by pages at once and never swapped out */
   uint64_t record_bytes;  /* compared with what the shape gives */
   uint64_t budget_bytes;  /* of everything the core allocates; 0: room for all experts */
   const char* path;       /* experts.bin */

@@ -73,6 +73,7 @@ std::unique_ptr<moedge_core> make(const moedge_core_options& options) {
   core_options.budget_bytes = options.budget_bytes;
   core_options.read_timeout_ms = options.read_timeout_ms;
   core_options.prefetch = options.prefetch != 0;
+  core_options.lock_memory = options.lock_memory != 0;
   auto source =
       std::make_unique<moedge::FileSource>(options.path, file.records() * file.record_bytes, options.direct != 0);
   return std::unique_ptr<moedge_core>(new moedge_core{moedge::Core(

@@ -50,7 +50,7 @@ Core::Core(const CoreOptions& options, const RecordLayout& layout, RecordFile fi
       fc2_tasks_(divide_up(layout.fc2.tiles, kFc2TilesOfTask)),
       buffer_bytes_(buffer_bytes(options, layout, file, 1 + reads->threads())),
       pager_(slots_for(options.budget_bytes), std::move(reads), std::move(file), options.top_k, options.readers,
-             options.prefetch, events_),
+             options.prefetch, options.lock_memory, events_),
       pool_(std::make_shared<ThreadPool>(options.threads)) {
   routing_.reserve(options.max_tokens, experts_, options.top_k);
   next_routing_.reserve(1, experts_, options.top_k);

@@ -27,6 +27,7 @@ struct CoreOptions {
   uint64_t budget_bytes = 0;  // 0: room for everything
   uint64_t read_timeout_ms = 0;
   bool prefetch = true;
+  bool lock_memory = false;  // see Slab
 };
 
 class Core {

@@ -52,8 +52,8 @@ Dense::Dense(DenseShape shape, float epsilon, uint32_t max_tokens, uint32_t slot
       memory_(buffers_.end),
       loaded_(shape_.layers() + 1),
       phases_(*pool_) {
-  weights_.keep({{0, layout_.bytes}});
-  memory_.keep({{0, buffers_.end}});
+  weights_.take({{0, layout_.bytes}});
+  memory_.take({{0, buffers_.end}});
   pool_->linger();
 }
 

@@ -19,14 +19,14 @@ constexpr double kColder = 0.125;
 }  // namespace
 
 Pager::Pager(SlotCounts counts, std::unique_ptr<Reads> reads, RecordFile file, uint32_t top_k, uint32_t most_at_once,
-             bool prefetch, Events& events)
+             bool prefetch, bool lock_memory, Events& events)
     : reads_(std::move(reads)),
       file_(std::move(file)),
       top_k_(top_k),
       most_at_once_(most_at_once),
       prefetch_(prefetch),
       events_(events),
-      slab_((uint64_t{file_.records()} + kMaxRing) * file_.record_bytes),
+      slab_((uint64_t{file_.records()} + kMaxRing) * file_.record_bytes, lock_memory),
       slots_(std::make_unique<Slot[]>(uint64_t{file_.records()} + kMaxRing)),
       slot_of_(file_.records(), -1),
       heat_(file_.layers, file_.experts),
@@ -63,6 +63,9 @@ void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
   if (!idle_.wait_for(lock, limit, [this] { return reading_ == 0; })) {
     throw CoreError(MOEDGE_READ_TIMEOUT, "a read under way made no progress for " + grouped(limit.count()) + " ms");
   }
+  const auto ranges = {Slab::Range{0, counts.ring * file_.record_bytes},
+                       Slab::Range{kMaxRing * file_.record_bytes, counts.dynamic * file_.record_bytes}};
+  slab_.take(ranges);
   for (uint32_t slot = 0; slot < kMaxRing; ++slot) clear(slot);
   const uint32_t old_end = kMaxRing + counts_.dynamic;
   const uint32_t new_end = kMaxRing + counts.dynamic;
@@ -91,8 +94,7 @@ void Pager::set_slots(SlotCounts counts, std::chrono::milliseconds limit) {
   for (uint32_t slot = new_end; slot-- > kMaxRing;) {
     if (slots_[slot].key == kNoKey) free_dynamic_.push_back(slot);
   }
-  slab_.keep(
-      {{0, counts.ring * file_.record_bytes}, {kMaxRing * file_.record_bytes, counts.dynamic * file_.record_bytes}});
+  slab_.release_the_rest(ranges);
   for (uint32_t slot = counts.ring; slot < kMaxRing; ++slot) slots_[slot].touched = false;
   for (uint32_t slot = new_end; slot < old_end; ++slot) slots_[slot].touched = false;
 }

@@ -38,8 +38,9 @@ class Pager {
  public:
   //   reads         can have two for each of `most_at_once` under way
   //   most_at_once  records of a prefill that are read at once
+  //   lock_memory   see Slab
   Pager(SlotCounts counts, std::unique_ptr<Reads> reads, RecordFile file, uint32_t top_k, uint32_t most_at_once,
-        bool prefetch, Events& events);
+        bool prefetch, bool lock_memory, Events& events);
   ~Pager();
   Pager(const Pager&) = delete;
   Pager& operator=(const Pager&) = delete;

@@ -77,7 +77,7 @@ void damage(moedge_core_options& options, FuzzedDataProvider& data) {
                                &options.top_k,    &options.hidden_size, &options.intermediate_size,
                                &options.bits,     &options.block_size,  &options.symmetric,
                                &options.threads,  &options.readers,     &options.direct,
-                               &options.reserved, &options.prefetch};
+                               &options.prefetch};
   *numbers[data.ConsumeIntegralInRange<size_t>(0, std::size(numbers) - 1)] = data.ConsumeIntegral<uint32_t>();
   if (data.ConsumeBool()) options.record_bytes = data.ConsumeIntegral<uint64_t>();
   if (data.ConsumeBool()) options.crc32c = nullptr;

@@ -41,7 +41,7 @@ class PagerDriver {
     disk = std::make_shared<Disk>(bytes_, kRecordBytes);
     auto reads = std::make_unique<ThreadReads>(std::make_unique<DiskSource>(disk), 2 * setup.readers);
     pager = std::make_unique<Pager>(divide_slots(setup.slots, records), std::move(reads), std::move(file), setup.top_k,
-                                    setup.readers, setup.prefetch, events);
+                                    setup.readers, setup.prefetch, false, events);
   }
 
   const uint8_t* record(uint32_t key) const { return bytes_.data() + key * kRecordBytes; }

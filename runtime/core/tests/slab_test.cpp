@@ -1,8 +1,10 @@
 #include "slab.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <fstream>
 #include <string>
@@ -39,7 +41,7 @@ TEST(Slab, WhatIsNotKeptGoesBackAndReadsAsZeroTheRestStays) {
   Slab slab(64 << 20);
   memset(slab.data(), 1, 64 << 20);
   const uint64_t full = resident_bytes();
-  slab.keep({{0, 8 << 20}, {56 << 20, 8 << 20}});
+  slab.release_the_rest({{0, 8 << 20}, {56 << 20, 8 << 20}});
   // Under a sanitizer or an emulator the figure also counts what they keep for themselves.
   if (!kFewerCases) {
     EXPECT_LT(resident_bytes(), full - (40 << 20));
@@ -54,7 +56,7 @@ TEST(Slab, OnlyWholePagesGoBack) {
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   Slab slab(8 * page);
   memset(slab.data(), 1, 8 * page);
-  slab.keep({{0, page / 2}, {3 * page + page / 2, 5 * page}});
+  slab.release_the_rest({{0, page / 2}, {3 * page + page / 2, 5 * page}});
   EXPECT_EQ(slab.data()[page - 1], 1);
   EXPECT_EQ(slab.data()[page], 0);
   EXPECT_EQ(slab.data()[3 * page - 1], 0);
@@ -65,10 +67,62 @@ TEST(Slab, WhatIsKeptIsBackedToItsEndAndNoFurther) {
   if (kFewerCases) GTEST_SKIP() << "a sanitizer or an emulator keeps tables of the address space";
   constexpr size_t kKept = (31 << 20) + 8192;
   Slab slab(64 << 20);
-  slab.keep({{4096, kKept}});
+  slab.take({{4096, kKept}});
   const uint64_t before = resident_bytes();
   memset(slab.data() + 4096, 1, kKept);
   EXPECT_LE(resident_bytes(), before + kKept + (256 << 10)) << "a huge page reaches beyond what is kept";
+}
+
+// Memory of this process that is locked, bytes.
+uint64_t locked_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    uint64_t kib = 0;
+    if (word == "VmLck:" && status >> kib) return kib << 10;
+  }
+  return 0;
+}
+
+TEST(Slab, LockedMemoryIsThereAtOnceAndGoesBackUnlocked) {
+  if (kFewerCases) GTEST_SKIP() << "a sanitizer or an emulator keeps tables of the address space, or locks nothing";
+  constexpr size_t kTaken = 24 << 20;
+  const uint64_t before = resident_bytes();
+  const uint64_t locked = locked_bytes();
+  Slab slab(64 << 20, true);
+  EXPECT_LT(resident_bytes(), before + (16 << 20)) << "what is not taken is backed";
+  try {
+    slab.take({{0, kTaken}});
+  } catch (const CoreError& error) {
+    EXPECT_TRUE(error.os_error == EPERM || error.os_error == ENOMEM) << error.what();
+    EXPECT_EQ(error.value, kTaken);
+    GTEST_SKIP() << error.what();
+  }
+  EXPECT_GE(resident_bytes(), before + kTaken);
+  EXPECT_EQ(locked_bytes(), locked + kTaken);
+  memset(slab.data(), 1, kTaken);
+  slab.take({{0, 8 << 20}});
+  slab.release_the_rest({{0, 8 << 20}});
+  EXPECT_EQ(locked_bytes(), locked + (8 << 20));
+  EXPECT_EQ(slab.data()[(8 << 20) - 1], 1);
+  EXPECT_EQ(slab.data()[8 << 20], 0);
+}
+
+TEST(Slab, MemoryThatMayNotBeLockedIsAnErrorWithTheNumber) {
+  rlimit limit{};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  if (kFewerCases || geteuid() == 0) GTEST_SKIP() << "root may lock everything, a sanitizer or an emulator nothing";
+  const rlimit low{1 << 20, limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_MEMLOCK, &low), 0);
+  Slab slab(16 << 20, true);
+  try {
+    slab.take({{0, 16 << 20}});
+    ADD_FAILURE() << "16 MiB were locked";
+  } catch (const CoreError& error) {
+    EXPECT_EQ(error.status, MOEDGE_OUT_OF_MEMORY);
+    EXPECT_EQ(error.os_error, ENOMEM);
+    EXPECT_EQ(std::string(error.what()).rfind("16,777,216 bytes of memory cannot be locked", 0), 0U) << error.what();
+  }
+  setrlimit(RLIMIT_MEMLOCK, &limit);
 }
 
 TEST(Slab, MoreThanTheAddressSpaceIsAnErrorWithTheNumber) {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+MLOCK_HELP = "Lock the memory of the experts at the start: it is there before the first picture and never swapped out."
 VERIFY_HELP = (
     "Check every byte of the bundle at start, or none; else all but the experts, which are checked as they are read."
 )
@@ -78,6 +79,7 @@ def size_option(_context: click.Context, _parameter: click.Parameter, value: str
     type=click.Path(path_type=Path),
     help="File that keeps which experts were needed, to read them first at the next start.",
 )
+@click.option("--mlock", is_flag=True, help=MLOCK_HELP)
 @click.option(
     "--experts",
     type=click.Choice(["core", "numpy"]),
@@ -130,6 +132,7 @@ def ask(bundle: str, question: str, **options: Any) -> None:
         memory_bytes=options["memory"],
         expert_budget_bytes=options["expert_memory"],
         hot_set=options["hot_set"],
+        mlock=options["mlock"],
     )
     with Engine.open(opened, engine_options) as engine:
         if engine.plan is not None:

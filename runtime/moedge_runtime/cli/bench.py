@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from moedge_runtime.cli.ask import size_option
+from moedge_runtime.cli.ask import MLOCK_HELP, size_option
 
 
 @click.command()
@@ -43,6 +43,7 @@ from moedge_runtime.cli.ask import size_option
     metavar="SECONDS",
     help="Idle before every frame, as between those of a camera: experts are read ahead meanwhile.",
 )
+@click.option("--mlock", is_flag=True, help=MLOCK_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def bench(bundle: str, **options: Any) -> None:
     """Measure BUNDLE, a paged one, on this machine.
@@ -65,7 +66,12 @@ def bench(bundle: str, **options: Any) -> None:
     opened = Bundle.open(bundle)
     measured = run_rounds(
         opened,
-        EngineOptions(max_context=options["max_context"], threads=options["threads"], memory_bytes=options["memory"]),
+        EngineOptions(
+            max_context=options["max_context"],
+            threads=options["threads"],
+            memory_bytes=options["memory"],
+            mlock=options["mlock"],
+        ),
         picture=picture,
         tokens=options["tokens"],
         rounds=options["rounds"],

@@ -134,6 +134,7 @@ def engine_options(config: ModelConfig) -> EngineOptions:
         memory_bytes=config.memory,
         expert_budget_bytes=config.expert_memory,
         hot_set=config.hot_set,
+        mlock=config.mlock,
     )
 
 

@@ -32,6 +32,8 @@ def open_experts(bundle: Bundle, options: EngineOptions, plan: MemoryPlan | None
     """
     if plan is None:
         return None
+    if options.mlock and options.experts != "core":
+        raise ConfigError("Only the native expert core locks its memory. Leave out --mlock (model.mlock).")
     if options.experts == "numpy":
         return NumpyExperts(bundle, plan.experts)
     if options.experts != "core":
@@ -42,6 +44,7 @@ def open_experts(bundle: Bundle, options: EngineOptions, plan: MemoryPlan | None
         threads=min(thread_count(options.threads), MAX_THREADS),
         readers=options.expert_readers,
         max_tokens=min(plan.max_context, MAX_TOKENS),
+        lock_memory=options.mlock,
     )
 
 

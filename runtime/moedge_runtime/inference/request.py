@@ -50,6 +50,7 @@ class EngineOptions:
         expert_readers: Experts of a prefill that are read at once, 1 to 64.
         hot_set: File in which the engine keeps how often each expert was chosen, in all and by each camera, so that
             after a start the experts that were needed most are read first; None for a start without knowledge.
+        mlock: Back the memory of the experts by pages at once, and never let these be swapped out.
     """
 
     max_context: int | None = None
@@ -63,6 +64,7 @@ class EngineOptions:
     expert_budget_bytes: int | None = None
     expert_readers: int = 4
     hot_set: Path | None = None
+    mlock: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class NativeExperts:
         max_tokens: Most tokens of one call into the core; more are cut.
         direct: Bypass the page cache where the file system can.
         prefetch: Read ahead into the next layer while a call leaves the flash idle.
+        lock_memory: Back the memory of the experts by pages at once, which are never swapped out.
         isa: Instruction set, one of `library.INSTRUCTION_SETS`; None for the processor's best.
 
     Raises:
@@ -69,6 +70,7 @@ class NativeExperts:
         max_tokens: int = MAX_TOKENS,
         direct: bool = True,
         prefetch: bool = True,
+        lock_memory: bool = False,
         isa: str | None = None,
     ) -> None:
         info, text = bundle.manifest.experts, bundle.manifest.model.text
@@ -95,6 +97,7 @@ class NativeExperts:
             max_tokens=_within("max_tokens", max_tokens, 1 << 20),
             direct=direct,
             prefetch=prefetch,
+            lock_memory=lock_memory,
             read_timeout_ms=READ_TIMEOUT_MS,
             record_bytes=info.record_bytes,
             budget_bytes=0 if budget_bytes is None else _within("budget_bytes", budget_bytes, (1 << 63) - 1),

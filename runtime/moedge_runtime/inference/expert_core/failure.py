@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def _lack_of_memory(error: CoreError, message: str, path: Path) -> MoedgeError:
             f"The memory for experts is too small: {message}. Give at least {-(-error.value // _MIB)}M with "
             f"--expert-memory, or model.expert_memory in moedge.yaml; with more, fewer experts are read again.",
             key="core.budget_too_small",
+        )
+    if error.os_error:
+        limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        allowed = "any amount" if limit == resource.RLIM_INFINITY else f"{limit:,} bytes"
+        return ConfigError(
+            f"The memory of the experts cannot be locked: {message}; this process may lock {allowed}. Allow more "
+            f"(`ulimit -l unlimited`, LimitMEMLOCK=infinity of systemd, --ulimit memlock=-1 of docker), give less with "
+            f"--expert-memory (model.expert_memory), or leave out --mlock (model.mlock).",
+            key="core.mlock",
         )
     return ConfigError(
         f"The system has no memory for the experts of '{path.parent}': {message}. Give less with --expert-memory, or "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moedge_runtime.native_library import NativeLibrary
 
-ABI = 5
+ABI = 6
 """MOEDGE_CORE_ABI."""
 
 LIBRARY = Path(__file__).with_name("libmoedge_core.so")
@@ -65,7 +65,7 @@ class CoreOptions(ctypes.Structure):
         ("direct", ctypes.c_uint32),
         ("prefetch", ctypes.c_uint32),
         ("read_timeout_ms", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("lock_memory", ctypes.c_uint32),
         ("record_bytes", ctypes.c_uint64),
         ("budget_bytes", ctypes.c_uint64),
         ("path", ctypes.c_char_p),
