@@ -2,9 +2,9 @@
 
 First `moedge bench` says, with another picture, how many different experts a prefill of this bundle chooses. Before
 each budget the machine is measured as `moedge doctor --bundle` does, unless --device names a report of it or a profile;
-then the budget is planned and benchmarked, with memory that is locked: what a virtual machine's host takes to find it
-is nothing of a board. Prints one JSON object a line: `value` is planned over measured where there is a bound. Exits 1 if a bound is not kept. It means nothing
-while other programs run.
+then the budget is planned and benchmarked, with locked memory: how long the host of a virtual machine looks for memory
+is nothing of a board. Prints one JSON object a line: `value` is planned over measured where there is a bound. Exits 1
+if a bound is not kept. It means nothing while other programs run.
 """
 
 from __future__ import annotations

@@ -60,11 +60,11 @@ typedef struct {
   uint32_t prefetch;        /* 1: read ahead into the next layer while a call leaves the flash idle */
   uint32_t read_timeout_ms; /* 0: wait for ever */
   uint32_t lock_memory;     /* 1: the slots are backed by pages at once and never swapped out */
-  uint64_t record_bytes;  /* compared with what the shape gives */
-  uint64_t budget_bytes;  /* of everything the core allocates; 0: room for all experts */
-  const char* path;       /* experts.bin */
-  const uint32_t* crc32c; /* [layers * experts] of whole records; copied */
-  const char* isa;        /* "scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm"; NULL: the best here */
+  uint64_t record_bytes;    /* compared with what the shape gives */
+  uint64_t budget_bytes;    /* of everything the core allocates; 0: room for all experts */
+  const char* path;         /* experts.bin */
+  const uint32_t* crc32c;   /* [layers * experts] of whole records; copied */
+  const char* isa;          /* "scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm"; NULL: the best here */
 } moedge_core_options;
 
 typedef struct {

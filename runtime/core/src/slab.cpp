@@ -15,8 +15,7 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 }  // namespace
 
-Slab::Slab(size_t bytes, bool locked)
-    : bytes_((bytes + kHugePage - 1) / kHugePage * kHugePage), locked_(locked) {
+Slab::Slab(size_t bytes, bool locked) : bytes_((bytes + kHugePage - 1) / kHugePage * kHugePage), locked_(locked) {
   // One huge page more than needed, so that the slots begin on one.
   const size_t mapped = bytes_ + kHugePage;
   void* address = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

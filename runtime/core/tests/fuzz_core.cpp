@@ -73,10 +73,10 @@ moedge_core_options make_options(FuzzedDataProvider& data) {
 
 // One number that is checked becomes arbitrary.
 void damage(moedge_core_options& options, FuzzedDataProvider& data) {
-  uint32_t* const numbers[] = {&options.abi,      &options.layers,      &options.experts,
-                               &options.top_k,    &options.hidden_size, &options.intermediate_size,
-                               &options.bits,     &options.block_size,  &options.symmetric,
-                               &options.threads,  &options.readers,     &options.direct,
+  uint32_t* const numbers[] = {&options.abi,     &options.layers,      &options.experts,
+                               &options.top_k,   &options.hidden_size, &options.intermediate_size,
+                               &options.bits,    &options.block_size,  &options.symmetric,
+                               &options.threads, &options.readers,     &options.direct,
                                &options.prefetch};
   *numbers[data.ConsumeIntegralInRange<size_t>(0, std::size(numbers) - 1)] = data.ConsumeIntegral<uint32_t>();
   if (data.ConsumeBool()) options.record_bytes = data.ConsumeIntegral<uint64_t>();

@@ -103,7 +103,7 @@ class ModelConfig(Frozen):
     """File that keeps how often each expert was chosen, so that those needed most are read first after a start; written
     at most once an hour and at the end. null for no such file."""
     mlock: bool = False
-    """Lock the memory of the experts at the start, so that it is there before the first frame and never swapped out, to a
+    """Lock the memory of the experts at the start: it is there before the first frame and never swapped out, to a
     compressed part of the memory either."""
     verify: bool | None = None
     """Compare the SHA-256 of the bundle's files at start: true for every one, false for none, null for all but the

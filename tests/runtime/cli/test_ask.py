@@ -1,6 +1,8 @@
+import ctypes
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -58,6 +60,27 @@ def test_the_memory_is_divided_and_said_on_standard_error(bundle: str, tmp_path:
     result = run(bundle, "?", *arguments)
     assert re.search(r"^\[memory 1\.00 GiB: process .*, experts .* \(100% of all experts", result.stderr, re.MULTILINE)
     assert json.loads(hot_set.read_text())["num_experts"] > 0
+
+
+def test_the_memory_of_the_experts_can_be_locked_and_a_process_that_may_not_says_what_to_do(bundle: str) -> None:
+    arguments = [sys.executable, "-m", "moedge_runtime", "ask", bundle, "What?", "--memory", "1G", "--max-tokens", "1"]
+    plain = subprocess.run(arguments, stdout=subprocess.PIPE, check=True)
+    locked = subprocess.run([*arguments, "--mlock"], stdout=subprocess.PIPE, check=True)
+    assert locked.stdout == plain.stdout
+
+    def lock_little() -> None:
+        ctypes.CDLL(None).prctl(24, 14)  # PR_CAPBSET_DROP, CAP_IPC_LOCK: root may lock everything
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 16, 1 << 16))
+
+    refused = subprocess.run(
+        [*arguments, "--mlock"], capture_output=True, text=True, preexec_fn=lock_little, check=False
+    )
+    assert refused.returncode == 2
+    assert "bytes of memory cannot be locked (Cannot allocate memory)" in refused.stderr
+    assert "this process may lock 65,536 bytes. Allow more (`ulimit -l unlimited`" in refused.stderr
+    numpy = subprocess.run([*arguments, "--mlock", "--experts", "numpy"], capture_output=True, text=True, check=False)
+    assert numpy.returncode == 2
+    assert "Only the native expert core locks its memory. Leave out --mlock (model.mlock)." in numpy.stderr
 
 
 def test_streamed_printed_at_once_and_json_are_the_same_text(bundle: str, picture: str) -> None:
