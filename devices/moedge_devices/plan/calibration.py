@@ -41,7 +41,7 @@ class OverLimit(_Frozen):
     """Measured time over the limit."""
 
     prefill_flash: ByRouting
-    decode_flash: ByRouting
+    decode_flash: Figure
     decode_memory: Figure
 
 
@@ -51,6 +51,7 @@ class Calibration(_Frozen):
     version: Literal[1]
     operations_per_cycle: OperationsPerCycle
     over_limit: OverLimit
+    decode_not_hidden: Figure
     missed_over_ideal: ByRouting
     vision_packing_core_s: Figure
     preprocess_s: Figure

@@ -181,17 +181,14 @@ def _token(case: Case, routing: Routing, resident: float) -> Token:
     most = _layer_bytes(manifest) * text.num_experts_per_tok
     missed = min(most, ideal * calibration.missed_over_ideal.of(routing))
     nbytes = token_bytes(manifest)
-    expected = Bandwidths(
-        speeds.bandwidths.memory / over.decode_memory.value, speeds.bandwidths.flash / over.decode_flash.of(routing)
-    )
-    compute_s = dense_token_operations(manifest) / speeds.layers + expert_operations(manifest, 1) / speeds.experts
     seconds = {
-        "flash": missed / expected.flash,
-        "memory": decode_limit_s(0.0, 1, nbytes, expected),
-        "computing": compute_s,
+        "flash": missed / speeds.bandwidths.flash * over.decode_flash.value,
+        "memory": nbytes / speeds.bandwidths.memory * over.decode_memory.value,
+        "computing": dense_token_operations(manifest) / speeds.layers + expert_operations(manifest, 1) / speeds.experts,
     }
+    busy_s = max(seconds["memory"], seconds["computing"])
     return Token(
-        seconds=max(decode_limit_s(missed, 1, nbytes, expected), compute_s),
+        seconds=max(seconds["flash"], busy_s) + calibration.decode_not_hidden.value * min(seconds["flash"], busy_s),
         limit_s=decode_limit_s(missed, 1, nbytes, speeds.bandwidths),
         missed_bytes=missed,
         bound=max(seconds, key=lambda name: seconds[name]),
