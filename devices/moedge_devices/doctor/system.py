@@ -75,7 +75,7 @@ def check_swap(machine: Machine) -> Finding:
     names = ", ".join(entry[0] for entry in entries)
     zram = any("zram" in entry[0] for entry in entries)
     advice = (
-        "disable compressed swap (Jetson: systemctl disable nvzramconfig; Debian: zram-tools)"
+        "disable compressed swap (Jetson: systemctl disable nvzramconfig; Debian: zram-tools), or set model.mlock"
         if zram
         else "swapoff -a, and remove it from /etc/fstab: experts are paged by moedge, and flash wears"
     )
