@@ -1,10 +1,8 @@
 #include "slab.hpp"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdint>
 #include <fstream>
 #include <string>
@@ -84,45 +82,21 @@ uint64_t locked_bytes() {
 }
 
 TEST(Slab, LockedMemoryIsThereAtOnceAndGoesBackUnlocked) {
-  if (kFewerCases) GTEST_SKIP() << "a sanitizer or an emulator keeps tables of the address space, or locks nothing";
-  constexpr size_t kTaken = 24 << 20;
+  if (kFewerCases) GTEST_SKIP() << "a sanitizer or an emulator keeps tables of the address space";
+  constexpr size_t kTaken = 6 << 20;  // who is not root may often lock 8 MiB
   const uint64_t before = resident_bytes();
   const uint64_t locked = locked_bytes();
   Slab slab(64 << 20, true);
-  EXPECT_LT(resident_bytes(), before + (16 << 20)) << "what is not taken is backed";
-  try {
-    slab.take({{0, kTaken}});
-  } catch (const CoreError& error) {
-    EXPECT_TRUE(error.os_error == EPERM || error.os_error == ENOMEM) << error.what();
-    EXPECT_EQ(error.value, kTaken);
-    GTEST_SKIP() << error.what();
-  }
+  EXPECT_LT(resident_bytes(), before + kTaken) << "what is not taken is backed";
+  slab.take({{0, kTaken}});
   EXPECT_GE(resident_bytes(), before + kTaken);
   EXPECT_EQ(locked_bytes(), locked + kTaken);
   memset(slab.data(), 1, kTaken);
-  slab.take({{0, 8 << 20}});
-  slab.release_the_rest({{0, 8 << 20}});
-  EXPECT_EQ(locked_bytes(), locked + (8 << 20));
-  EXPECT_EQ(slab.data()[(8 << 20) - 1], 1);
-  EXPECT_EQ(slab.data()[8 << 20], 0);
-}
-
-TEST(Slab, MemoryThatMayNotBeLockedIsAnErrorWithTheNumber) {
-  rlimit limit{};
-  getrlimit(RLIMIT_MEMLOCK, &limit);
-  if (kFewerCases || geteuid() == 0) GTEST_SKIP() << "root may lock everything, a sanitizer or an emulator nothing";
-  const rlimit low{1 << 20, limit.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_MEMLOCK, &low), 0);
-  Slab slab(16 << 20, true);
-  try {
-    slab.take({{0, 16 << 20}});
-    ADD_FAILURE() << "16 MiB were locked";
-  } catch (const CoreError& error) {
-    EXPECT_EQ(error.status, MOEDGE_OUT_OF_MEMORY);
-    EXPECT_EQ(error.os_error, ENOMEM);
-    EXPECT_EQ(std::string(error.what()).rfind("16,777,216 bytes of memory cannot be locked", 0), 0U) << error.what();
-  }
-  setrlimit(RLIMIT_MEMLOCK, &limit);
+  slab.take({{0, 2 << 20}});
+  slab.release_the_rest({{0, 2 << 20}});
+  EXPECT_EQ(locked_bytes(), locked + (2 << 20));
+  EXPECT_EQ(slab.data()[(2 << 20) - 1], 1);
+  EXPECT_EQ(slab.data()[2 << 20], 0);
 }
 
 TEST(Slab, MoreThanTheAddressSpaceIsAnErrorWithTheNumber) {
