@@ -62,6 +62,16 @@ inline void within(const char* name, uint64_t value, uint64_t least, uint64_t mo
                                          grouped(most) + " are possible");
 }
 
+inline void present(const char* name, const void* pointer) {
+  if (pointer == nullptr) throw CoreError(MOEDGE_BAD_INPUT, std::string(name) + "=NULL; an array is needed");
+}
+
+inline void same_abi(uint32_t abi) {
+  if (abi == MOEDGE_CORE_ABI) return;
+  throw CoreError(MOEDGE_BAD_OPTION,
+                  "interface version " + grouped(abi) + "; this library has " + grouped(MOEDGE_CORE_ABI));
+}
+
 inline const Kernels& kernels_for(const char* isa) {
   if (isa == nullptr) return best_kernels();
   const Kernels* kernels = find_kernels(isa);

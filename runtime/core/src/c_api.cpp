@@ -30,10 +30,7 @@ std::unique_ptr<moedge::Reads> reads_of(std::unique_ptr<moedge::FileSource> sour
 }
 
 std::unique_ptr<moedge_core> make(const moedge_core_options& options) {
-  if (options.abi != MOEDGE_CORE_ABI) {
-    throw CoreError(MOEDGE_BAD_OPTION,
-                    "interface version " + grouped(options.abi) + "; this library has " + grouped(MOEDGE_CORE_ABI));
-  }
+  moedge::same_abi(options.abi);
   if (options.path == nullptr) throw CoreError(MOEDGE_BAD_OPTION, "path=NULL; the path of experts.bin is needed");
   if (options.crc32c == nullptr) {
     throw CoreError(MOEDGE_BAD_OPTION, "crc32c=NULL; a checksum for each record is needed");

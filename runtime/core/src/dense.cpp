@@ -5,33 +5,19 @@
 #include <cmath>
 #include <cstring>
 
+#include "attention.hpp"
 #include "isa.hpp"
-#include "router.hpp"
+#include "product.hpp"
 #include "status.hpp"
+#include "weight_loader.hpp"
 
 namespace moedge {
 namespace {
 
 constexpr Quantization kFloats{32, 32, true};
 constexpr uint64_t kBufferAlignment = 4096;
-// Rows that a TileKernel of any instruction set takes at once.
-constexpr uint32_t kMostRows = 8;
 
-uint32_t divide_up(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
-
-uint64_t aligned(uint64_t bytes) { return (bytes + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment; }
-
-uint32_t lanes_of(uint32_t queries) { return divide_up(queries, kQueryLanes) * kQueryLanes; }
-
-uint32_t tokens_of_block(uint32_t group, uint32_t queries_of_task) { return std::max(1U, queries_of_task / group); }
-
-// Floats of an Attended.
-uint64_t attended_floats(uint32_t lanes, uint32_t head_dim) { return uint64_t{lanes} * (head_dim + 2); }
-
-Attended attended_at(float* at, uint32_t lanes, uint32_t head_dim) {
-  float* behind = at + size_t{lanes} * head_dim;
-  return {at, behind, behind + lanes};
-}
+uint32_t tokens_of_block(uint32_t group) { return std::max(1U, kQueriesOfTask / group); }
 
 CoreError bad_input(const std::string& problem) { return {MOEDGE_BAD_INPUT, problem}; }
 
@@ -64,11 +50,11 @@ Dense::Buffers Dense::place_buffers(const DenseShape& shape, uint32_t max_tokens
   if (shape.intermediate > 0) row = std::max(row, activation_row_bytes(shape.intermediate, quantization));
   row = std::max(row, activation_row_bytes(shape.hidden, shape.head_quantization));
   const uint32_t one = lanes_of(shape.group());
-  const uint32_t most = lanes_of(tokens_of_block(shape.group(), kQueriesOfTask) * shape.group());
+  const uint32_t most = lanes_of(tokens_of_block(shape.group()) * shape.group());
   Buffers buffers;
   const auto place = [&buffers](uint64_t bytes) {
     const uint64_t at = buffers.end;
-    buffers.end = aligned(at + bytes);
+    buffers.end = aligned(at + bytes, kBufferAlignment);
     return at;
   };
   const uint64_t tokens = max_tokens;
@@ -79,28 +65,18 @@ Dense::Buffers Dense::place_buffers(const DenseShape& shape, uint32_t max_tokens
   buffers.queries = place(uint64_t{shape.kv_heads} * shape.head_dim * one * sizeof(float));
   buffers.chunks = place(uint64_t{divide_up(slots, kChunkKeys)} * shape.kv_heads *
                          attended_floats(one, shape.head_dim) * sizeof(float));
-  buffers.scratch_bytes = aligned((uint64_t{shape.hidden} + uint64_t{shape.head_dim} * most +
-                                   uint64_t{kChunkKeys} * most + most + 2 * attended_floats(most, shape.head_dim)) *
-                                  sizeof(float));
+  buffers.scratch_bytes =
+      aligned((shape.hidden + AttentionScratch::floats(most, shape.head_dim)) * sizeof(float), kBufferAlignment);
   buffers.scratch = place(threads * buffers.scratch_bytes);
   return buffers;
 }
 
-Dense::Scratch Dense::scratch(uint32_t thread) {
-  const uint32_t lanes = lanes_of(tokens_of_block(shape_.group(), kQueriesOfTask) * shape_.group());
-  auto* at = reinterpret_cast<float*>(memory_.data() + buffers_.scratch + thread * buffers_.scratch_bytes);
-  Scratch scratch{};
-  scratch.queries = at;
-  at += size_t{shape_.head_dim} * lanes;
-  scratch.scores = at;
-  at += size_t{kChunkKeys} * lanes;
-  scratch.chunk = attended_at(at, lanes, shape_.head_dim);
-  at += attended_floats(lanes, shape_.head_dim);
-  scratch.all = attended_at(at, lanes, shape_.head_dim);
-  at += attended_floats(lanes, shape_.head_dim);
-  scratch.seen = reinterpret_cast<uint32_t*>(at);
-  scratch.normed = at + lanes;
-  return scratch;
+AttentionScratch Dense::scratch(uint32_t thread) {
+  return {normed(thread) + shape_.hidden, lanes_of(tokens_of_block(shape_.group()) * shape_.group()), shape_.head_dim};
+}
+
+float* Dense::normed(uint32_t thread) {
+  return reinterpret_cast<float*>(memory_.data() + buffers_.scratch + thread * buffers_.scratch_bytes);
 }
 
 Attended Dense::chunk_result(uint32_t kv_head, uint32_t chunk) {
@@ -118,42 +94,28 @@ void Dense::load_layer(uint32_t layer, const moedge_dense_weights& weights) {
   }
   if (loaded_[layer]) throw bad_input("layer " + grouped(layer) + " has its weights already");
   const DenseLayerLayout& to = layout_.layers[layer];
-  uint8_t* base = weights_.data();
-  const auto vector = [&](const float* values, uint32_t count, uint64_t at, const char* name) {
-    if (values == nullptr) throw bad_input(std::string(name) + " of layer " + grouped(layer) + " is missing");
-    std::memcpy(base + at, values, count * sizeof(float));
-  };
-  const auto matrix = [&](const moedge_matrix& from, uint32_t rows, uint32_t inputs, bool paired,
-                          const Quantization& quantization, const MatrixLayout& place, const char* name) {
-    const bool quantized = quantization.bits != 32;
-    if (from.weight == nullptr || (quantized && from.scale == nullptr) ||
-        (quantized && !quantization.symmetric && from.zero_point == nullptr)) {
-      throw bad_input(std::string(name) + " of layer " + grouped(layer) + " is missing or lacks a part");
-    }
-    if (!pack_matrix({from.weight, from.scale, from.zero_point}, rows, inputs, paired, quantization, place, base)) {
-      throw bad_input("a scale of " + std::string(name) + " of layer " + grouped(layer) + " is no float16");
-    }
-  };
-  vector(weights.input_norm, shape_.hidden, to.input_norm, "input_norm");
-  vector(weights.query_norm, shape_.head_dim, to.query_norm, "query_norm");
-  vector(weights.key_norm, shape_.head_dim, to.key_norm, "key_norm");
-  vector(weights.post_norm, shape_.hidden, to.post_norm, "post_norm");
+  const WeightLoader load{weights_.data(), "layer " + grouped(layer)};
+  load.vector(weights.input_norm, shape_.hidden, to.input_norm, "input_norm");
+  load.vector(weights.query_norm, shape_.head_dim, to.query_norm, "query_norm");
+  load.vector(weights.key_norm, shape_.head_dim, to.key_norm, "key_norm");
+  load.vector(weights.post_norm, shape_.hidden, to.post_norm, "post_norm");
   if (shape_.biased) {
-    vector(weights.qkv.bias, shape_.projected(), to.qkv_bias, "qkv.bias");
-    vector(weights.output.bias, shape_.hidden, to.output_bias, "output.bias");
+    load.vector(weights.qkv.bias, shape_.projected(), to.qkv_bias, "qkv.bias");
+    load.vector(weights.output.bias, shape_.hidden, to.output_bias, "output.bias");
   }
-  matrix(weights.qkv, shape_.projected(), shape_.hidden, false, shape_.quantization, to.qkv, "qkv");
-  matrix(weights.output, shape_.hidden, shape_.mixed(), false, shape_.quantization, to.output, "output");
+  load.matrix(weights.qkv, shape_.projected(), shape_.hidden, false, shape_.quantization, to.qkv, "qkv");
+  load.matrix(weights.output, shape_.hidden, shape_.mixed(), false, shape_.quantization, to.output, "output");
   if (shape_.has_experts[layer]) {
-    matrix(weights.router, shape_.experts, shape_.hidden, false, kFloats, to.router, "router");
+    load.matrix(weights.router, shape_.experts, shape_.hidden, false, kFloats, to.router, "router");
     if (shape_.guesses(layer)) {
-      vector(weights.next_norm, shape_.hidden, to.next_norm, "next_norm");
-      matrix(weights.next_router, shape_.experts, shape_.hidden, false, shape_.quantization, to.next_router,
-             "next_router");
+      load.vector(weights.next_norm, shape_.hidden, to.next_norm, "next_norm");
+      load.matrix(weights.next_router, shape_.experts, shape_.hidden, false, shape_.quantization, to.next_router,
+                  "next_router");
     }
   } else {
-    matrix(weights.gate_up, 2 * shape_.intermediate, shape_.hidden, true, shape_.quantization, to.gate_up, "gate_up");
-    matrix(weights.down, shape_.hidden, shape_.intermediate, false, shape_.quantization, to.down, "down");
+    load.matrix(weights.gate_up, 2 * shape_.intermediate, shape_.hidden, true, shape_.quantization, to.gate_up,
+                "gate_up");
+    load.matrix(weights.down, shape_.hidden, shape_.intermediate, false, shape_.quantization, to.down, "down");
   }
   loaded_[layer] = 1;
 }
@@ -176,18 +138,6 @@ void Dense::load_head(const float* norm, const moedge_matrix& matrix) {
 }
 
 // --- a call ----------------------------------------------------------------------------------------------------------
-
-namespace {
-
-uint32_t tiles_of_task(const MatrixLayout& matrix, uint64_t bytes) {
-  return static_cast<uint32_t>(std::max(uint64_t{1}, bytes / matrix.weight_tile_bytes));
-}
-
-uint32_t tasks_of(const MatrixLayout& matrix, uint64_t bytes) {
-  return divide_up(matrix.tiles, tiles_of_task(matrix, bytes));
-}
-
-}  // namespace
 
 void Dense::check(const moedge_dense_call& call) const {
   if (call.layer >= shape_.layers()) {
@@ -213,7 +163,7 @@ void Dense::run_layer(const moedge_dense_call& call) {
   layer_ = &layout_.layers[call.layer];
   foreseen_ = call.next_router_logits != nullptr ? shape_.foreseen(call.layer) : 0;
   finite_.store(true, std::memory_order_relaxed);
-  tokens_of_block_ = tokens_of_block(shape_.group(), kQueriesOfTask);
+  tokens_of_block_ = tokens_of_block(shape_.group());
   const bool floats = shape_.quantization.bits == 32;
   const bool one = call.tokens == 1;
   const bool experts = shape_.has_experts[call.layer];
@@ -221,22 +171,22 @@ void Dense::run_layer(const moedge_dense_call& call) {
   const uint32_t chunks = divide_up(call.past + call.tokens, kChunkKeys);
   std::array<uint32_t, kPhases> counts{};
   counts[kNormInput] = groups;
-  counts[kProject] = tasks_of(layer_->qkv, kWeightsOfTask);
+  counts[kProject] = tasks_of(layer_->qkv);
   counts[kRotate] = groups * shape_.kv_heads;
   chunks_of_task_ = std::max(1U, chunks * shape_.kv_heads / (pool_->size() * kTasksOfThread));
   counts[kAttend] =
       shape_.kv_heads * (one ? divide_up(chunks, chunks_of_task_) : divide_up(call.tokens, tokens_of_block_));
   counts[kMerge] = one ? shape_.kv_heads : 0;
   counts[kQuantizeMixed] = floats ? 0 : groups;
-  counts[kOutput] = tasks_of(layer_->output, kWeightsOfTask);
+  counts[kOutput] = tasks_of(layer_->output);
   counts[kNormResidual] = groups;
   if (experts) {
-    counts[kRoute] = tasks_of(layer_->router, kWeightsOfTask);
-    if (foreseen_ > 0) counts[kRoute] += foreseen_ * tasks_of(layer_->next_router, kWeightsOfTask);
+    counts[kRoute] = tasks_of(layer_->router);
+    if (foreseen_ > 0) counts[kRoute] += foreseen_ * tasks_of(layer_->next_router);
   } else {
-    counts[kRoute] = tasks_of(layer_->gate_up, kWeightsOfTask);
+    counts[kRoute] = tasks_of(layer_->gate_up);
     counts[kQuantizeActivated] = floats ? 0 : groups;
-    counts[kDown] = tasks_of(layer_->down, kWeightsOfTask);
+    counts[kDown] = tasks_of(layer_->down);
   }
   phases_.run(counts, [this](uint32_t phase, uint32_t task, uint32_t thread) { step(phase, task, thread); });
   if (!finite_.load(std::memory_order_relaxed)) throw bad_input("an activation of the attention is not finite");
@@ -247,17 +197,17 @@ void Dense::run_head(const float* hidden, float* logits) {
   finite_.store(true, std::memory_order_relaxed);
   const Quantization& quantization = shape_.head_quantization;
   uint8_t* row = memory_.data() + buffers_.guess_rows;
-  const std::array<uint32_t, 2> counts{1, tasks_of(layout_.head, kWeightsOfTask)};
+  const std::array<uint32_t, 2> counts{1, tasks_of(layout_.head)};
   phases_.run(counts, [&](uint32_t phase, uint32_t task, uint32_t thread) {
     if (phase == 0) {
-      float* normed = scratch(thread).normed;
+      float* normed = this->normed(thread);
       dense_.rms_norm(hidden, reinterpret_cast<const float*>(weights_.data() + layout_.head_norm), shape_.hidden,
                       epsilon_, normed);
       quantize(normed, shape_.hidden, quantization, row);
       return;
     }
     multiply(
-        weights_.data(), layout_.head, quantization, 1, task, [&](uint32_t) { return row; },
+        kernels_, weights_.data(), layout_.head, quantization, 1, task, [&](uint32_t) { return row; },
         [&](uint32_t tile, uint32_t, const float* values) {
           const uint32_t first = tile * kTileRows;
           std::copy_n(values, std::min(kTileRows, shape_.vocabulary - first), logits + first);
@@ -283,11 +233,11 @@ void Dense::step(uint32_t phase, uint32_t task, uint32_t thread) {
   };
   switch (static_cast<Phase>(phase)) {
     case kNormInput: {
-      float* normed = scratch(thread).normed;
+      float* normed = this->normed(thread);
       return each_token(task, [&](uint32_t token) { norm_input(token, normed); });
     }
     case kProject:
-      return multiply(weights_.data(), layer_->qkv, quantization, call_.tokens, task, hidden_at,
+      return multiply(kernels_, weights_.data(), layer_->qkv, quantization, call_.tokens, task, hidden_at,
                       [&](uint32_t tile, uint32_t token, const float* values) {
                         const uint32_t first = tile * kTileRows;
                         const uint32_t count = std::min(kTileRows, stride - first);
@@ -311,7 +261,7 @@ void Dense::step(uint32_t phase, uint32_t task, uint32_t thread) {
       const auto mixed_at = [&](uint32_t token) -> const uint8_t* {
         return floats ? reinterpret_cast<const uint8_t*>(projected + size_t{token} * stride) : rows + token * mixed_row;
       };
-      return multiply(weights_.data(), layer_->output, quantization, call_.tokens, task, mixed_at,
+      return multiply(kernels_, weights_.data(), layer_->output, quantization, call_.tokens, task, mixed_at,
                       [&](uint32_t tile, uint32_t token, const float* values) {
                         const uint32_t first = tile * kTileRows;
                         const uint32_t count = std::min(kTileRows, shape_.hidden - first);
@@ -325,7 +275,7 @@ void Dense::step(uint32_t phase, uint32_t task, uint32_t thread) {
                       });
     }
     case kNormResidual: {
-      float* normed = scratch(thread).normed;
+      float* normed = this->normed(thread);
       return each_token(task, [&](uint32_t token) { norm_residual(token, normed); });
     }
     case kRoute:
@@ -340,7 +290,7 @@ void Dense::step(uint32_t phase, uint32_t task, uint32_t thread) {
         return floats ? reinterpret_cast<const uint8_t*>(activated + size_t{token} * shape_.intermediate)
                       : rows + token * activated_row;
       };
-      return multiply(weights_.data(), layer_->down, quantization, call_.tokens, task, activated_at,
+      return multiply(kernels_, weights_.data(), layer_->down, quantization, call_.tokens, task, activated_at,
                       [&](uint32_t tile, uint32_t token, const float* values) {
                         const uint32_t first = tile * kTileRows;
                         const uint32_t count = std::min(kTileRows, shape_.hidden - first);
@@ -355,40 +305,9 @@ void Dense::step(uint32_t phase, uint32_t task, uint32_t thread) {
 
 // --- tasks -----------------------------------------------------------------------------------------------------------
 
-// The tiles of a task times the rows of all tokens; `use` gets each tile's 32 values of a token.
-template <class Row, class Use>
-void Dense::multiply(const uint8_t* base, const MatrixLayout& matrix, const Quantization& quantization, uint32_t tokens,
-                     uint32_t task, const Row& row, const Use& use) const {
-  const uint32_t tiles = tiles_of_task(matrix, kWeightsOfTask);
-  const uint32_t end = std::min(matrix.tiles, (task + 1) * tiles);
-  const uint32_t passes = divide_up(tokens, kernels_.max_rows);
-  alignas(64) float out[kMostRows * kTileRows];
-  for (uint32_t tile = task * tiles; tile < end; ++tile) {
-    for (uint32_t pass = 0; pass < passes; ++pass) {
-      // As even as possible: a kernel for few rows is less efficient.
-      const auto begin = static_cast<uint32_t>(uint64_t{tokens} * pass / passes);
-      const uint32_t count = static_cast<uint32_t>(uint64_t{tokens} * (pass + 1) / passes) - begin;
-      const uint8_t* x[kMostRows];
-      for (uint32_t i = 0; i < count; ++i) x[i] = row(begin + i);
-      const TileKernel kernel = kernels_.tile(quantization.bits, quantization.block, quantization.symmetric, count);
-      kernel(base + matrix.weight + tile * matrix.weight_tile_bytes,
-             reinterpret_cast<const uint16_t*>(base + matrix.scale + tile * matrix.scale_tile_bytes),
-             base + matrix.zero + tile * matrix.zero_tile_bytes, matrix.blocks, x, out);
-      for (uint32_t i = 0; i < count; ++i) use(tile, begin + i, out + i * kTileRows);
-    }
-  }
-}
-
 // An activation row of `x`, and whether all of it is finite.
 void Dense::quantize(const float* x, uint32_t count, const Quantization& quantization, uint8_t* row) {
-  bool finite = true;
-  if (quantization.bits == 32) {
-    finite = all_finite(x, count);
-    std::memcpy(row, x, count * sizeof(float));
-  } else {
-    finite = kernels_.quantize(x, count, quantization.block, correction_factor(quantization, kernels_.bias8), row);
-  }
-  if (!finite) finite_.store(false, std::memory_order_relaxed);
+  if (!make_row(kernels_, x, count, quantization, row)) finite_.store(false, std::memory_order_relaxed);
 }
 
 void Dense::norm_input(uint32_t token, float* normed) {
@@ -483,10 +402,8 @@ void Dense::attend_chunks(uint32_t task, uint32_t thread) {
 void Dense::merge_chunks(uint32_t kv_head, uint32_t thread) {
   const uint32_t lanes = lanes_of(shape_.group());
   const uint32_t chunks = divide_up(call_.past + 1, kChunkKeys);
-  const Attended all = attended_at(scratch(thread).all.mixed, lanes, shape_.head_dim);
-  std::fill_n(all.mixed, size_t{lanes} * shape_.head_dim, 0.0F);
-  std::fill_n(all.largest, lanes, kNothingSeen);
-  std::fill_n(all.sum, lanes, 0.0F);
+  const Attended all = attended_at(scratch(thread).all, lanes, shape_.head_dim);
+  begin_attention(all, lanes, shape_.head_dim);
   for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
     dense_.merge(chunk_result(kv_head, chunk), lanes, shape_.head_dim, all);
   }
@@ -503,26 +420,19 @@ void Dense::attend_tokens(uint32_t task, uint32_t thread) {
   const uint32_t begin = block * tokens_of_block_;
   const uint32_t end = std::min(call_.tokens, begin + tokens_of_block_);
   const uint32_t keys = call_.past + end;
-  const Scratch own = scratch(thread);
+  const AttentionScratch own = scratch(thread);
   const uint32_t lanes = gather_queries(kv_head, begin, end, own.queries);
-  const Attended all = attended_at(own.all.mixed, lanes, shape_.head_dim);
-  const Attended next = attended_at(own.chunk.mixed, lanes, shape_.head_dim);
-  std::fill_n(all.mixed, size_t{lanes} * shape_.head_dim, 0.0F);
-  std::fill_n(all.largest, lanes, kNothingSeen);
-  std::fill_n(all.sum, lanes, 0.0F);
-  for (uint32_t chunk = 0; chunk * kChunkKeys < keys; ++chunk) {
-    const uint32_t first = chunk * kChunkKeys;
-    const Chunk part = chunk_of(kv_head, chunk, keys, first + kChunkKeys < keys);
-    const bool seen_by_all = first + part.count <= call_.past + begin + 1;
-    for (uint32_t lane = 0; lane < lanes && !seen_by_all; ++lane) {
+  const auto seen = [&](uint32_t first, uint32_t count) -> const uint32_t* {
+    if (first + count <= call_.past + begin + 1) return nullptr;
+    for (uint32_t lane = 0; lane < lanes; ++lane) {
       const uint32_t sees = call_.past + begin + lane / shape_.group() + 1;  // keys, from the first of all on
       own.seen[lane] = sees > first ? sees - first : 0;
     }
-    dense_.attend(own.queries, lanes, shape_.head_dim, part, seen_by_all ? nullptr : own.seen, own.scores, next);
-    dense_.merge(next, lanes, shape_.head_dim, all);
-  }
-  dense_.divide(lanes, shape_.head_dim, all);
-  put_mixed(kv_head, begin, end, all);
+    return own.seen;
+  };
+  const size_t at = size_t{kv_head} * slots_ * shape_.head_dim;
+  put_mixed(kv_head, begin, end,
+            attend_all(dense_, own, lanes, shape_.head_dim, call_.keys + at, call_.values + at, keys, seen));
 }
 
 // What the experts, or the MLP, and the guess compute with.
@@ -552,7 +462,7 @@ uint8_t* Dense::guess_row(uint32_t ahead) {
 
 // Tiles of the router, then those of each guess.
 void Dense::route(uint32_t task) {
-  const uint32_t of_router = tasks_of(layer_->router, kWeightsOfTask);
+  const uint32_t of_router = tasks_of(layer_->router);
   const auto into = [&](float* logits) {
     return [this, logits](uint32_t tile, uint32_t token, const float* values) {
       const uint32_t first = tile * kTileRows;
@@ -563,13 +473,13 @@ void Dense::route(uint32_t task) {
     const auto row = [&](uint32_t token) {
       return reinterpret_cast<const uint8_t*>(call_.moe_input + size_t{token} * shape_.hidden);
     };
-    multiply(weights_.data(), layer_->router, kFloats, call_.tokens, task, row, into(call_.router_logits));
+    multiply(kernels_, weights_.data(), layer_->router, kFloats, call_.tokens, task, row, into(call_.router_logits));
   } else {
-    const uint32_t of_guess = tasks_of(layer_->next_router, kWeightsOfTask);
+    const uint32_t of_guess = tasks_of(layer_->next_router);
     const uint32_t ahead = (task - of_router) / of_guess;
     const auto row = [&](uint32_t) -> const uint8_t* { return guess_row(ahead); };
-    multiply(weights_.data(), layer_[ahead].next_router, shape_.quantization, 1, (task - of_router) % of_guess, row,
-             into(call_.next_router_logits + size_t{ahead} * shape_.experts));
+    multiply(kernels_, weights_.data(), layer_[ahead].next_router, shape_.quantization, 1,
+             (task - of_router) % of_guess, row, into(call_.next_router_logits + size_t{ahead} * shape_.experts));
   }
 }
 
@@ -577,7 +487,7 @@ void Dense::gate_and_up(uint32_t task) {
   const size_t row = activation_row_bytes(shape_.hidden, shape_.quantization);
   const auto hidden_at = [&](uint32_t token) -> const uint8_t* { return memory_.data() + buffers_.rows + token * row; };
   auto* activated = reinterpret_cast<float*>(memory_.data() + buffers_.activated);
-  multiply(weights_.data(), layer_->gate_up, shape_.quantization, call_.tokens, task, hidden_at,
+  multiply(kernels_, weights_.data(), layer_->gate_up, shape_.quantization, call_.tokens, task, hidden_at,
            [&](uint32_t tile, uint32_t token, const float* values) {
              float out[kHalfRows];
              kernels_.swiglu(values, out);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "attention.hpp"
 #include "dense_kernels.hpp"
 #include "dense_layout.hpp"
 #include "kernels.hpp"
@@ -35,14 +36,10 @@ class Dense {
   uint64_t buffer_bytes() const { return buffers_.end; }
 
  private:
-  // Queries that a task of a prefill computes side by side, as far as whole tokens go.
-  static constexpr uint32_t kQueriesOfTask = 64;
   // Of one token: tasks of attention for each thread, so that none waits long for another.
   static constexpr uint32_t kTasksOfThread = 4;
   // Tokens of a task that normalises or quantizes.
   static constexpr uint32_t kTokensOfTask = 8;
-  // Weights of a task that multiplies: small enough to share, large enough to be worth taking.
-  static constexpr uint64_t kWeightsOfTask = 128 << 10;
 
   enum Phase : uint32_t {
     kNormInput,
@@ -72,18 +69,9 @@ class Dense {
     uint64_t end = 0;
   };
 
-  // A thread's own memory while it computes attention, or norms.
-  struct Scratch {
-    float* normed;   // [hidden]
-    float* queries;  // [head_dim, lanes]
-    float* scores;   // [kChunkKeys, lanes]
-    uint32_t* seen;  // [lanes]
-    Attended chunk;
-    Attended all;
-  };
-
   static Buffers place_buffers(const DenseShape& shape, uint32_t max_tokens, uint32_t slots, uint32_t threads);
-  Scratch scratch(uint32_t thread);
+  AttentionScratch scratch(uint32_t thread);
+  float* normed(uint32_t thread);  // [hidden], in front of the scratch
   Attended chunk_result(uint32_t kv_head, uint32_t chunk);
   void check(const moedge_dense_call& call) const;
   void step(uint32_t phase, uint32_t task, uint32_t thread);
@@ -100,9 +88,6 @@ class Dense {
   uint8_t* guess_row(uint32_t ahead);
   void route(uint32_t task);
   void gate_and_up(uint32_t task);
-  template <class Row, class Use>
-  void multiply(const uint8_t* base, const MatrixLayout& matrix, const Quantization& quantization, uint32_t tokens,
-                uint32_t task, const Row& row, const Use& use) const;
 
   const DenseShape shape_;
   const float epsilon_;

@@ -13,11 +13,8 @@ namespace {
 
 using moedge::CoreError;
 using moedge::guarded;
+using moedge::present;
 using moedge::within;
-
-void present(const char* name, const void* pointer) {
-  if (pointer == nullptr) throw CoreError(MOEDGE_BAD_INPUT, std::string(name) + "=NULL; an array is needed");
-}
 
 moedge::DenseShape shape_of(const moedge_dense_options& options) {
   constexpr uint64_t kMost = 1 << 20;
@@ -59,10 +56,7 @@ moedge::DenseShape shape_of(const moedge_dense_options& options) {
 }
 
 std::unique_ptr<moedge_dense> make(const moedge_dense_options& options, const moedge_core* core) {
-  if (options.abi != MOEDGE_CORE_ABI) {
-    throw CoreError(MOEDGE_BAD_OPTION, "interface version " + moedge::grouped(options.abi) + "; this library has " +
-                                           moedge::grouped(MOEDGE_CORE_ABI));
-  }
+  moedge::same_abi(options.abi);
   const moedge::DenseShape shape = shape_of(options);
   within("max_tokens", options.max_tokens, 1, 1 << 20);
   within("slots", options.slots, 1, 1 << 24);

@@ -2,30 +2,12 @@
 
 #include <cstring>
 
+#include "places.hpp"
+
 namespace moedge {
 namespace {
 
-constexpr uint64_t kVectorAlignment = 64;
 constexpr Quantization kFloats{32, 32, true};
-
-uint32_t divide_up(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
-
-uint64_t aligned(uint64_t offset, uint64_t to) { return (offset + to - 1) / to * to; }
-
-// Hands out places one after the other.
-struct Places {
-  uint64_t end = 0;
-
-  void matrix(MatrixLayout& layout, uint32_t tiles, uint32_t inputs, const Quantization& quantization) {
-    end = place_matrix(layout, tiles, inputs, quantization, aligned(end, kSectionAlignment));
-  }
-
-  uint64_t vector(uint32_t count) {
-    const uint64_t at = aligned(end, kVectorAlignment);
-    end = at + count * sizeof(float);
-    return at;
-  }
-};
 
 // The row of the graph's matrix that lies in row `r` of tile `tile`; `rows` or more if there is none.
 uint32_t row_of(uint32_t tile, uint32_t r, uint32_t rows, bool paired) {

@@ -201,16 +201,17 @@ inline bool quantize_row(const float* x, uint32_t count, uint32_t block, int32_t
   for (uint32_t start = 0; start < count; start += block, row += block + 8) {
     const uint32_t size = count - start < block ? count - start : block;
     const float* values = x + start;
-    int32_t largest_bits = 0;  // of magnitudes: ordered as the floats are, infinities and NaN last
-    float highest = 0.0F;
+    // As integers, floats of one sign are ordered as they are, infinities and NaN last.
+    int32_t largest_bits = 0;  // of magnitudes
+    int32_t highest_bits = 0;  // of what is not negative
     for (uint32_t i = 0; i < size; ++i) {
-      const int32_t magnitude = bits_of(values[i]) & 0x7FFFFFFF;
-      largest_bits = magnitude > largest_bits ? magnitude : largest_bits;
-      highest = values[i] > highest ? values[i] : highest;
+      const int32_t bits = bits_of(values[i]);
+      largest_bits = (bits & 0x7FFFFFFF) > largest_bits ? bits & 0x7FFFFFFF : largest_bits;
+      highest_bits = bits > highest_bits ? bits : highest_bits;
     }
     finite &= largest_bits < 0x7F800000;
     const float magnitude = float_of(largest_bits);
-    const float largest = highest == magnitude ? magnitude : -magnitude;
+    const float largest = highest_bits == largest_bits ? magnitude : -magnitude;
     // Below this the quotient could overflow; such a block is zero.
     const float inverse = magnitude > 1e-35F ? -128.0F / largest : 0.0F;
     const float scale = magnitude > 1e-35F ? largest / -128.0F : 0.0F;

@@ -1,5 +1,7 @@
 #include "dense_model.hpp"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -91,6 +93,17 @@ StoredMatrix make_matrix(uint32_t rows, uint32_t inputs, const Quantization& qua
   }
   if (biased) matrix.bias = random.floats(rows, -0.5F, 0.5F);
   return matrix;
+}
+
+double relative_error(const std::vector<float>& got, const std::vector<double>& wanted) {
+  EXPECT_EQ(got.size(), wanted.size());
+  double error = 0;
+  double all = 0;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    error += (got[i] - wanted[i]) * (got[i] - wanted[i]);
+    all += wanted[i] * wanted[i];
+  }
+  return std::sqrt(error / all);
 }
 
 moedge_dense_weights StoredLayer::view() const {

@@ -29,6 +29,9 @@ struct StoredMatrix {
 
 StoredMatrix make_matrix(uint32_t rows, uint32_t inputs, const Quantization& quantization, bool biased, Random& random);
 
+// Root mean square of the error, relative to that of what was expected.
+double relative_error(const std::vector<float>& got, const std::vector<double>& wanted);
+
 struct StoredLayer {
   std::vector<float> input_norm, query_norm, key_norm, post_norm, next_norm;
   StoredMatrix qkv, output, router, next_router, gate_up, down;

@@ -19,18 +19,6 @@ namespace {
 
 constexpr Quantization kFloats{32, 32, true};
 
-// Root mean square of the error, relative to that of what was expected.
-double relative_error(const std::vector<float>& got, const std::vector<double>& wanted) {
-  EXPECT_EQ(got.size(), wanted.size());
-  double error = 0;
-  double all = 0;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    error += (got[i] - wanted[i]) * (got[i] - wanted[i]);
-    all += wanted[i] * wanted[i];
-  }
-  return std::sqrt(error / all);
-}
-
 // The first `tokens` of a cache as [tokens, kv_heads, head_dim].
 std::vector<float> by_token(const DenseShape& shape, const std::vector<float>& cache, uint32_t slots, uint32_t tokens) {
   std::vector<float> out;
