@@ -142,6 +142,7 @@ def derive(
     graphs, info = manifest.graphs, manifest.embedding
     assert graphs.head is not None
     tokens = manifest.model.tokens
+    vision = [graphs.vision] if manifest.vision_tower else []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, BundleWriter(out) as writer:
         quantizers = {name: Quantizer(getattr(wanted, name), options.accuracy_level, pool) for name in new_parts}
         (writer.path / "layers").mkdir()
@@ -171,7 +172,7 @@ def derive(
                     "quality": dict(manifest.quality) | quality,
                     "parts": {name: part for name, part in manifest.parts.items() if name not in new_parts},
                     "files": files,
-                    "weights": weight_places(writer.path, [*graphs.layers, graphs.head]),
+                    "weights": weight_places(writer.path, [*graphs.layers, graphs.head, *vision]),
                 }
             )
         )

@@ -1,7 +1,9 @@
-"""The vision tower for one picture: ours in ONNX Runtime and the same one under torch, in processes of their own.
+"""The vision tower for one picture: ours beside the same one under torch, and the native core beside ONNX Runtime.
 
 python -m full_size.vision ours BUNDLE
-python -m full_size.vision torch CONFIG_JSON
+python -m full_size.vision torch CONFIG_JSON DTYPE
+python -m full_size.vision beside BUNDLE: the native core and ONNX Runtime in turn, JSON lines of medians of the wall's
+and of processor time, with weights that are resident and with weights that are loaded for the picture
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -36,16 +38,38 @@ def vision_seconds(bundle: Path, rounds: int) -> dict[str, list[float]]:
     return result
 
 
-def _ours(bundle_path: str) -> float:
+def _forward(bundle_path: str, layers: str = "auto", *, resident: bool = True) -> Callable[[], object]:
+    """Encodes a picture; `layers` as in EngineOptions."""
     from moedge_runtime.bundle import Bundle  # noqa: PLC0415  torch's process does without
     from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings  # noqa: PLC0415
-    from moedge_runtime.inference.vision import VisionEncoder  # noqa: PLC0415
+    from moedge_runtime.inference.opening import open_vision  # noqa: PLC0415
+    from moedge_runtime.inference.request import EngineOptions  # noqa: PLC0415
 
     bundle = Bundle.open(bundle_path)
     processor = ImageProcessor(ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json")), None)
     image = processor(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
-    encoder = VisionEncoder(bundle)
-    return _median_seconds(lambda: encoder.encode([image]))
+    encoder = open_vision(bundle, EngineOptions(layers=layers), resident=resident)  # type: ignore[arg-type]
+    return lambda: encoder.encode([image])
+
+
+def _beside(bundle_path: str) -> None:
+    for resident in (True, False):
+        forwards = {layers: _forward(bundle_path, layers, resident=resident) for layers in ("core", "onnxruntime")}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in forwards}
+        for turn in range(1 + FORWARDS):
+            for name, forward in forwards.items():
+                start = perf_counter(), process_time()
+                forward()
+                if turn > 0:
+                    times[name].append((perf_counter() - start[0], process_time() - start[1]))
+        for name, both in times.items():
+            for value, kind in zip(zip(*both, strict=True), ("wall", "processor"), strict=True):
+                report = {"name": f"vision {name} {'resident' if resident else 'loaded'} {kind}", "unit": "s"}
+                print(json.dumps(report | {"value": round(statistics.median(value), 3), "spread": _spread(value)}))
+
+
+def _spread(values: tuple[float, ...]) -> list[float]:
+    return [round(min(values), 3), round(max(values), 3)]
 
 
 def _torch(config_path: str, dtype: str) -> float:
@@ -78,4 +102,7 @@ def _median_seconds(forward: Callable[[], object]) -> float:
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    print(_ours(*arguments) if kind == "ours" else _torch(*arguments))
+    if kind == "beside":
+        _beside(*arguments)
+    else:
+        print(_median_seconds(_forward(*arguments)) if kind == "ours" else _torch(*arguments))

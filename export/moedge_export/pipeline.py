@@ -34,7 +34,7 @@ from moedge_export.pieces import HEAD_NAME, MODEL_NAME, VISION_NAME, Pieces
 from moedge_export.quantize_library import load_library
 from moedge_export.reading import CountedWeights, input_bytes
 from moedge_export.reuse import Donor
-from moedge_export.weights import weight_places
+from moedge_export.weights import vision_tower_info, weight_places
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,7 @@ class _Export:
                 progress.reset(total=self._bytes_to_read())
             tokens = write_assets(writer.path, pieces.checkpoint)
             graphs = self._write(experts)
+            with_places = self._graphs_with_places(graphs)
             entries = pieces.file_entries() | taken | ({EXPERTS_NAME: experts.entry()} if experts else {})
         checkpoint = pieces.checkpoint
         text = checkpoint.architecture.text
@@ -146,17 +147,21 @@ class _Export:
             experts=pieces.experts_info() if self.options.form == "paged" else None,
             quality={name: report for name in Quantization.model_fields if (report := pieces.report(name))},
             parts=self.fingerprints,
-            weights=weight_places(writer.path, self._graphs_with_places(graphs)),
+            weights=weight_places(writer.path, with_places),
+            vision_tower=vision_tower_info(checkpoint.architecture) if graphs.vision in with_places else None,
             files=writer.file_entries(entries),
         )
 
     def _graphs_with_places(self, graphs: Graphs) -> list[str]:
         """Those that a runtime may compute by itself: with int8 activations wherever weights are quantized."""
         quantization = self.pieces.quantization
-        floats = quantization.attention.bits == quantization.head.bits == 32
-        if graphs.head is None or (self.options.activations == "fp32" and not floats):
+        parts = ("attention", "head", "vision")
+        layers, head, vision = (
+            self.options.activations != "fp32" or getattr(quantization, part).bits == 32 for part in parts
+        )
+        if graphs.head is None or not (layers and head):
             return []
-        return [*graphs.layers, graphs.head]
+        return [*graphs.layers, graphs.head, *([graphs.vision] if vision else [])]
 
     def _refuse_another(self, identity: Identity) -> None:
         """Raise for a workspace of another export that has finished pieces; anything else is cleared away."""

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
-from moedge_runtime.bundle import WeightPlace
+from moedge_runtime.bundle import VisionTowerInfo, WeightPlace
 from onnx import TensorProto
+
+from moedge_export.architecture import Architecture
 
 _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}
 
@@ -15,6 +17,18 @@ _DTYPES = {TensorProto.FLOAT: "float32", TensorProto.UINT8: "uint8"}
 def weight_places(folder: Path, graphs: Iterable[str]) -> dict[str, list[WeightPlace]]:
     """The weights of each of `graphs`, ONNX files in `folder`, in the order in which the graph lists them."""
     return {graph: _places(folder, graph) for graph in graphs}
+
+
+def vision_tower_info(architecture: Architecture) -> VisionTowerInfo:
+    """What the manifest says of a vision tower whose weights are in its table."""
+    return VisionTowerInfo.model_validate(
+        {
+            "intermediate_size": architecture.vision_intermediate_size,
+            "gelu": architecture.vision_gelu,
+            "rope_theta": architecture.vision_rope_theta,
+            "deepstack_mergers": architecture.deepstack_mergers,
+        }
+    )
 
 
 def _places(folder: Path, graph: str) -> list[WeightPlace]:

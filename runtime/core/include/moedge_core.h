@@ -1,10 +1,10 @@
 /* The C interface of the core: experts paged from flash into a byte budget and computed there, and the dense layers
- * that lie between them.
+ * that lie between them, and the vision tower before them.
  *
  * docs/expert-core.md describes records, threads and guarantees. No function throws; those that can fail return a
  * status and fill `error`. A core belongs to one caller at a time for compute, pin, set_budget, preload and
- * set_counts; statistics and counts may be read from any thread at any time. Dense layers belong to one caller at a
- * time as well, but for moedge_dense_load_layer.
+ * set_counts; statistics and counts may be read from any thread at any time. Dense layers and a vision tower belong to
+ * one caller at a time as well, but while they are loaded.
  */
 #ifndef MOEDGE_CORE_H
 #define MOEDGE_CORE_H
@@ -15,12 +15,13 @@
 extern "C" {
 #endif
 
-#define MOEDGE_CORE_ABI 6
+#define MOEDGE_CORE_ABI 7
 /* Layers that a token may be told of before it reaches them. */
 #define MOEDGE_LAYERS_AHEAD 3
 
 typedef struct moedge_core moedge_core;
 typedef struct moedge_dense moedge_dense;
+typedef struct moedge_vision moedge_vision;
 
 typedef enum {
   MOEDGE_OK = 0,
@@ -160,6 +161,57 @@ typedef struct {
                                 residual, as far as they and this layer have experts; the other rows are left alone */
 } moedge_dense_call;
 
+typedef struct {
+  uint32_t abi;    /* MOEDGE_CORE_ABI */
+  uint32_t blocks; /* of the tower */
+  uint32_t hidden_size;
+  uint32_t heads; /* hidden_size / heads is even */
+  uint32_t intermediate_size;
+  uint32_t patch_values; /* of the pixels of a patch */
+  uint32_t positions;    /* learned position embeddings */
+  uint32_t merge;        /* patches that become an image token, next to each other in their order */
+  uint32_t features;     /* values of an image token */
+  uint32_t taps;         /* mergers of what blocks give; one more is that of the last block */
+  uint32_t gelu_tanh;    /* 1: the blocks' GELU is the approximation with tanh; the mergers' never is */
+  uint32_t bits;         /* 4, 8 or 32 */
+  uint32_t block_size;   /* 32, 64 or 128; ignored at 32 bits */
+  uint32_t symmetric;    /* 1: no zero points are stored; ignored at 32 bits */
+  uint32_t resident;     /* 1: all weights stay; 0: a block takes the place of the last but one, mergers likewise */
+  uint32_t threads;      /* 1 to 64; ignored with a core */
+  float epsilon;         /* of the layer norms */
+  const char* isa;       /* as in moedge_core_options; ignored with a core */
+} moedge_vision_options;
+
+/* The weights of a block; every matrix has a bias. */
+typedef struct {
+  const float* input_norm;      /* [hidden_size] */
+  const float* input_norm_bias; /* [hidden_size] */
+  const float* post_norm;       /* [hidden_size] */
+  const float* post_norm_bias;  /* [hidden_size] */
+  moedge_matrix qkv;            /* queries, keys, values: [3 * hidden_size, hidden_size] */
+  moedge_matrix output;         /* [hidden_size, hidden_size] */
+  moedge_matrix up;             /* [intermediate_size, hidden_size] */
+  moedge_matrix down;           /* [hidden_size, intermediate_size] */
+} moedge_vision_block_weights;
+
+/* The weights of a merger, M = merge * hidden_size; every matrix has a bias. */
+typedef struct {
+  const float* norm;      /* [M] of merged patches; of the last merger [hidden_size], of each patch */
+  const float* norm_bias; /* likewise */
+  moedge_matrix up;       /* [M, M] */
+  moedge_matrix down;     /* [features, M] */
+} moedge_vision_merger_weights;
+
+/* A picture that goes through the tower. Arrays are the caller's and may not overlap. */
+typedef struct {
+  uint32_t patches; /* frame by frame, as many in each; a frame sees itself alone */
+  uint32_t frames;
+  float* hidden;    /* [patches, hidden_size]: written by moedge_vision_embed, changed by each block */
+  const float* cos; /* [patches, hidden_size / heads / 2], and `sin` alike: rotary embedding at the patches' places */
+  const float* sin;
+  void* memory; /* moedge_vision_bytes says how much; on a multiple of 64 bytes; kept from call to call or not */
+} moedge_vision_picture;
+
 /* Open a core: allocates the budget's address space, starts its threads; reads nothing yet. */
 moedge_status moedge_core_open(const moedge_core_options* options, moedge_core** core, moedge_error* error);
 
@@ -231,6 +283,43 @@ moedge_status moedge_dense_head(moedge_dense* dense, const float* hidden, float*
 
 /* Bytes of the weights, and of the buffers. */
 void moedge_dense_bytes(const moedge_dense* dense, uint64_t* weights, uint64_t* buffers);
+
+/* Open a vision tower: allocates its weights' memory and the threads' buffers, accounted for by moedge_vision_bytes.
+ *   core           computes with its threads and instruction set, which outlive it; NULL: threads of its own */
+moedge_status moedge_vision_open(const moedge_vision_options* options, const moedge_core* core, moedge_vision** vision,
+                                 moedge_error* error);
+
+/* Free everything. NULL is allowed. */
+void moedge_vision_close(moedge_vision* vision);
+
+/* Bring the weights of the patches' product (matrix [hidden_size, patch_values] with a bias, positions [positions,
+ * hidden_size]), of a block or of a merger into their layout. Once each, if they are resident; several threads may do
+ * so at once, and while another block or merger is computed. */
+moedge_status moedge_vision_load_patches(moedge_vision* vision, const moedge_matrix* matrix, const float* positions,
+                                         moedge_error* error);
+moedge_status moedge_vision_load_block(moedge_vision* vision, uint32_t block,
+                                       const moedge_vision_block_weights* weights, moedge_error* error);
+moedge_status moedge_vision_load_merger(moedge_vision* vision, uint32_t merger,
+                                        const moedge_vision_merger_weights* weights, moedge_error* error);
+
+/* Begin a picture; its bits depend neither on threads nor on instruction set, in none of these calls.
+ *   pixels         float [patches, patch_values]
+ *   corners        [patches, 4]: learned positions that each patch's is made of
+ *   shares         [patches, 4]: what each of them counts */
+moedge_status moedge_vision_embed(moedge_vision* vision, const moedge_vision_picture* picture, const float* pixels,
+                                  const uint32_t* corners, const float* shares, moedge_error* error);
+
+/* Compute one block. */
+moedge_status moedge_vision_block(moedge_vision* vision, const moedge_vision_picture* picture, uint32_t block,
+                                  moedge_error* error);
+
+/* Features float [patches / merge, features] of what the blocks so far gave; the last merger is the tower's own. */
+moedge_status moedge_vision_merge(moedge_vision* vision, const moedge_vision_picture* picture, uint32_t merger,
+                                  float* features, moedge_error* error);
+
+/* Bytes of the weights, of the buffers, and of the memory of a picture of so many patches. */
+void moedge_vision_bytes(const moedge_vision* vision, uint32_t patches, uint64_t* weights, uint64_t* buffers,
+                         uint64_t* memory);
 
 /* Name of the instruction set in use; lives as long as the library. */
 const char* moedge_core_isa(const moedge_core* core);

@@ -1,4 +1,5 @@
-// The kernels of the dense layers, written once over vector types that each instruction set supplies.
+// The kernels of the dense layers and the vision tower, written once over vector types that each instruction set
+// supplies.
 //
 // A vector type V has `kLanes`, a divisor of 8 or 16, and load, store, zero, broadcast and fused. A lane is a query:
 // for each of them every instruction set does the same operations in the same order, so all give the same bits. What is
@@ -147,20 +148,62 @@ inline void divide(uint32_t lanes, uint32_t head_dim, const Attended& all) {
   }
 }
 
-inline void rms_norm(const float* x, const float* weight, uint32_t count, float epsilon, float* out) {
+// add(sum, i) applied to every i below `count`, from 0 on, in kSumLanes sums that are added at the end.
+template <class Add>
+inline float sum_of(uint32_t count, const Add& add) {
   float sums[kSumLanes] = {};
   uint32_t i = 0;
   for (; i + kSumLanes <= count; i += kSumLanes) {
-    for (uint32_t lane = 0; lane < kSumLanes; ++lane) {
-      sums[lane] = __builtin_fmaf(x[i + lane], x[i + lane], sums[lane]);
-    }
+    for (uint32_t lane = 0; lane < kSumLanes; ++lane) sums[lane] = add(sums[lane], i + lane);
   }
-  for (uint32_t lane = 0; i + lane < count; ++lane) sums[lane] = __builtin_fmaf(x[i + lane], x[i + lane], sums[lane]);
+  for (uint32_t lane = 0; i + lane < count; ++lane) sums[lane] = add(sums[lane], i + lane);
   for (uint32_t half = kSumLanes / 2; half > 0; half /= 2) {
     for (uint32_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
   }
-  const float factor = 1.0F / std::sqrt(sums[0] / static_cast<float>(count) + epsilon);
-  for (i = 0; i < count; ++i) out[i] = x[i] * factor * weight[i];
+  return sums[0];
+}
+
+inline void rms_norm(const float* x, const float* weight, uint32_t count, float epsilon, float* out) {
+  const float squares = sum_of(count, [x](float sum, uint32_t i) { return __builtin_fmaf(x[i], x[i], sum); });
+  const float factor = 1.0F / std::sqrt(squares / static_cast<float>(count) + epsilon);
+  for (uint32_t i = 0; i < count; ++i) out[i] = x[i] * factor * weight[i];
+}
+
+inline void layer_norm(const float* x, const float* weight, const float* bias, uint32_t count, float epsilon,
+                       float* out) {
+  const float size = static_cast<float>(count);
+  const float mean = sum_of(count, [x](float sum, uint32_t i) { return sum + x[i]; }) / size;
+  const float squares = sum_of(count, [x, mean](float sum, uint32_t i) {
+    const float deviation = x[i] - mean;
+    return __builtin_fmaf(deviation, deviation, sum);
+  });
+  const float factor = 1.0F / std::sqrt(squares / size + epsilon);
+  for (uint32_t i = 0; i < count; ++i) out[i] = __builtin_fmaf((x[i] - mean) * factor, weight[i], bias[i]);
+}
+
+// Source: Abramowitz and Stegun, 7.1.26: half of 1 − erf(|x| / √2), the normal distribution's tail.
+inline void gelu(const float* __restrict x, const float* __restrict bias, uint32_t count, float* __restrict out) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const float sum = x[i] + bias[i];
+    const float z = std::fabs(sum) * 0.707106781F;
+    const float t = 1.0F / __builtin_fmaf(0.3275911F, z, 1.0F);
+    float p = 1.061405429F;
+    p = __builtin_fmaf(p, t, -1.453152027F);
+    p = __builtin_fmaf(p, t, 1.421413741F);
+    p = __builtin_fmaf(p, t, -0.284496736F);
+    p = __builtin_fmaf(p, t, 0.254829592F);
+    const float tail = 0.5F * p * t * exponential(-(z * z));
+    out[i] = sum * (sum < 0.0F ? tail : 1.0F - tail);
+  }
+}
+
+// (1 + tanh(u)) / 2 is 1 / (1 + exp(−2u)), with u = √(2/π) · (x + 0.044715 x³).
+inline void gelu_tanh(const float* __restrict x, const float* __restrict bias, uint32_t count, float* __restrict out) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const float sum = x[i] + bias[i];
+    const float twice = sum * __builtin_fmaf(0.0713548163F, sum * sum, 1.59576912F);
+    out[i] = sum / (1.0F + exponential(-twice));
+  }
 }
 
 inline void rotate(float* __restrict x, const float* __restrict cos, const float* __restrict sin, uint32_t half,
@@ -175,7 +218,7 @@ inline void rotate(float* __restrict x, const float* __restrict cos, const float
 
 template <class Wide, class Narrow>
 constexpr DenseKernels make_dense_kernels() {
-  return {rms_norm, rotate, attend<Wide, Narrow>, merge, divide};
+  return {rms_norm, layer_norm, gelu, gelu_tanh, rotate, attend<Wide, Narrow>, merge, divide};
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What an instruction set computes of the dense layers beside products with weights. One table for each; all give the
-// same bits.
+// What an instruction set computes of the dense layers and the vision tower beside products with weights. One table for
+// each; all give the same bits.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +32,13 @@ struct Chunk {
 struct DenseKernels {
   // out[i] = x[i] / sqrt(mean of squares + epsilon) * weight[i]; `out` may be `x`.
   void (*rms_norm)(const float* x, const float* weight, uint32_t count, float epsilon, float* out);
+
+  // out[i] = (x[i] − mean) / sqrt(variance + epsilon) * weight[i] + bias[i]; `out` may be `x`.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, uint32_t count, float epsilon, float* out);
+
+  // out[i] = GELU(x[i] + bias[i]): as erf has it, to 1.5e-7 of it, and the approximation with tanh.
+  void (*gelu)(const float* x, const float* bias, uint32_t count, float* out);
+  void (*gelu_tanh)(const float* x, const float* bias, uint32_t count, float* out);
 
   // Rotary embedding in place: x [2 * half], the halves against each other; then all times `factor`.
   void (*rotate)(float* x, const float* cos, const float* sin, uint32_t half, float factor);

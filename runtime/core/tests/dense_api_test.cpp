@@ -112,7 +112,7 @@ TEST_F(DenseApi, OptionsOutOfRangeAreRefusedWithTheirValue) {
     std::string problem;
   };
   const std::vector<Case> cases{
-      {[](auto& o) { o.abi = 3; }, "interface version 3; this library has 5"},
+      {[](auto& o) { o.abi = 3; }, "interface version 3; this library has 7"},
       {[](auto& o) { o.layers = 0; }, "layers=0; 1 to"},
       {[](auto& o) { o.hidden_size = 0; }, "hidden_size=0; 1 to"},
       {[](auto& o) { o.kv_heads = 0; }, "kv_heads=0; 1 to"},

@@ -19,7 +19,8 @@ from moedge_runtime.inference.layer_call import LayerBuffers, LayerCall
 from moedge_runtime.inference.layer_runner import LayerRunner
 from moedge_runtime.inference.memory_plan import CORE_BYTES
 from moedge_runtime.inference.onnx_session import open_session
-from moedge_runtime.inference.vision import VisionEncoder
+from moedge_runtime.inference.opening import open_vision
+from moedge_runtime.inference.request import EngineOptions
 
 Picture = npt.NDArray[np.uint8]
 
@@ -92,10 +93,10 @@ def _first_layer(bundle: Bundle, text: TextInfo) -> Bundle:
 
 
 def vision_rate(bundle: Bundle, threads: int, picture: Picture, *, rounds: int = 3) -> float:
-    """Operations a second of ONNX Runtime in the vision tower for `picture`, uint8 [height, width, 3]; likewise."""
+    """Operations a second of the vision tower for `picture`, uint8 [height, width, 3]; likewise."""
     settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
     image = ImageProcessor(settings)(picture)
-    encoder = VisionEncoder(bundle, threads=threads)
+    encoder = open_vision(bundle, EngineOptions(threads=threads))
     seconds = _median_seconds(lambda: encoder.encode([image]), rounds)
     return vision_operations(bundle.manifest, image.grid_thw[1] * image.grid_thw[2]) / seconds
 

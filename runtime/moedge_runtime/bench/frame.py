@@ -8,6 +8,7 @@ from time import perf_counter
 
 from moedge_runtime.bench.process import read_bytes
 from moedge_runtime.inference import AskRequest, Engine, ExpertStatistics
+from moedge_runtime.inference.expert_core.vision import parts_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class FrameMeasurement:
         prefill_tokens: Tokens of the prompt that were computed, those of images included.
         image_tokens: Tokens of images.
         preprocess_s: Pictures to patches.
-        vision_s: The vision graph.
+        vision_s: The vision tower.
         prefill: Its bytes are those from the call to the first token.
         decode: Each token after the first.
         pieces: The answer's text as it came.
@@ -67,10 +68,11 @@ class _Moment:
 def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
     """Answer `request` with an engine of a paged bundle.
 
-    The engine asks before every layer of a prefill and every decoded token whether to stop: each of these is looked at.
+    The engine asks before every part of a native vision tower, every layer of a prefill and every decoded token whether
+    to stop: each of these is looked at.
     """
-    experts, info = engine.experts, engine.bundle.manifest.experts
-    assert experts is not None
+    experts, info, plan = engine.experts, engine.bundle.manifest.experts, engine.plan
+    assert experts is not None and plan is not None
     assert info is not None, "an inline bundle has no records"
     moments: list[_Moment] = []
     pieces: list[str] = []
@@ -83,7 +85,9 @@ def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
     answer = engine.ask(request, on_text=pieces.append, should_stop=look)
     look()
     timing, start = answer.timing, moments[0]
-    decoding = moments[1 + engine.bundle.manifest.model.text.num_hidden_layers :]
+    model = engine.bundle.manifest.model
+    before = len(parts_of(model.vision)) if plan.native_vision and request.images else 0
+    decoding = moments[1 + before + model.text.num_hidden_layers :]
     prefill = _share(start, decoding[0], info.record_bytes)
     prefilled = decoding[0].experts - start.experts
     return FrameMeasurement(

@@ -21,6 +21,7 @@ from moedge_runtime.bundle.manifest import (
     TextInfo,
     TokenInfo,
     VisionInfo,
+    VisionTowerInfo,
     WeightPlace,
 )
 from moedge_runtime.bundle.reader import Bundle
@@ -47,6 +48,7 @@ __all__ = [
     "TextInfo",
     "TokenInfo",
     "VisionInfo",
+    "VisionTowerInfo",
     "WeightPlace",
     "verify_bundle",
 ]

@@ -173,6 +173,17 @@ class WeightPlace(_Frozen):
     shape: list[Count]
 
 
+class VisionTowerInfo(_Frozen):
+    """What the graph of the vision tower is made with and its weights do not say."""
+
+    intermediate_size: Count
+    gelu: Literal["none", "tanh"]
+    """`approximate` of the blocks' GELU, as ONNX's operator has it. The mergers' is exact."""
+    rope_theta: float
+    deepstack_mergers: list[int]
+    """Index into `deepstack_merger_list` for each of `deepstack_visual_indexes`."""
+
+
 class FileEntry(_Frozen):
     """A file of the bundle other than manifest.json itself."""
 
@@ -211,8 +222,11 @@ class Manifest(_Frozen):
     """By part of `quantization` that has files of its own: a fingerprint of everything that their bytes follow from
     (weights, architecture, precision, versions). An export may take over a part whose fingerprint is the same."""
     weights: dict[str, list[WeightPlace]] = {}
-    """By graph of `graphs.layers` and `graphs.head`: all of its weights. Empty in an inline bundle, in one of earlier
-    versions, and where the graphs are to compute with float activations on quantized weights."""
+    """By graph of `graphs.layers`, `graphs.head` and, with a `vision_tower`, `graphs.vision`: all of its weights. Empty
+    in an inline bundle, in one of earlier versions, and where the graphs are to compute with float activations on
+    quantized weights."""
+    vision_tower: VisionTowerInfo | None = None
+    """None where `weights` does not have the vision tower's."""
     files: list[FileEntry]
 
     @model_validator(mode="after")
@@ -224,6 +238,12 @@ class Manifest(_Frozen):
             complete = self.experts is None and self.graphs.model is not None and not self.graphs.layers
         if not complete:
             raise ValueError(f"graphs and experts do not fit the form '{self.form}'")
+        return self
+
+    @model_validator(mode="after")
+    def _vision_tower_has_its_weights(self) -> Manifest:
+        if (self.vision_tower is not None) != (self.graphs.vision in self.weights):
+            raise ValueError("vision_tower and the vision tower's weights go together")
         return self
 
     @model_validator(mode="after")

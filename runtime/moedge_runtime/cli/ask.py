@@ -92,7 +92,7 @@ def size_option(_context: click.Context, _parameter: click.Parameter, value: str
     type=click.Choice(["auto", "core", "onnxruntime"]),
     default="auto",
     show_default=True,
-    help="What computes the dense layers: the native core, ONNX Runtime, or the core where it can.",
+    help="What computes dense layers and vision tower: the native core, ONNX Runtime, or the core where it can.",
 )
 @click.option("--verify/--no-verify", default=None, help=VERIFY_HELP)
 def ask(bundle: str, question: str, **options: Any) -> None:

@@ -82,8 +82,8 @@ class ModelConfig(Frozen):
     provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
     """ONNX Runtime execution provider of the dense parts. Only cpu has been run so far."""
     layers: Literal["auto", "core", "onnxruntime"] = "auto"
-    """What computes the dense layers of a paged bundle: the native core, ONNX Runtime, or auto for the core where
-    provider and bundle allow it."""
+    """What computes the dense layers and the vision tower of a paged bundle: the native core, ONNX Runtime, or auto for
+    the core where provider and bundle allow it."""
     max_context: Annotated[int, Field(ge=2)] | None = None
     """Most tokens of a prompt and its answer together; null for the runtime's default. The KV cache is
     allocated for it at start."""

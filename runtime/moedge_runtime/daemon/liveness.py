@@ -7,7 +7,8 @@ from typing import Any
 from moedge_runtime.mqtt.payloads import DeviceHealth
 
 STUCK_S = 300.0
-"""A model that gave no sign of life for so long while it answers hangs. A vision tower gives none before its end."""
+"""A model that gave no sign of life for so long while it answers hangs. In ONNX
+Runtime a vision tower gives none before its end."""
 
 
 def liveness(health: DeviceHealth | None, model_silent_s: float) -> tuple[bool, dict[str, Any]]:

@@ -23,7 +23,7 @@ ShouldStop = Callable[[], bool]
 
 
 class Cancelled(Exception):
-    """The caller's `should_stop` said so in the middle of a prefill; the KV cache keeps what it had before."""
+    """The caller's `should_stop` said so in the middle of a picture or a prefill; the KV cache keeps what it had."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def dense_weight_bytes(manifest: Manifest, shape: DenseShape) -> tuple[int, int]
     hidden, experts = text.hidden_size, frozenset(text.moe_layers)
     mixed = text.num_attention_heads * text.head_dim
     projected = mixed + 2 * text.num_key_value_heads * text.head_dim
-    places = _Places()
+    places = Places()
     for layer in range(text.num_hidden_layers):
         guesses = layer in experts and layer + 1 in experts
         for count in (
@@ -74,7 +74,7 @@ def dense_weight_bytes(manifest: Manifest, shape: DenseShape) -> tuple[int, int]
                 places.matrix(text.num_experts, hidden, quantization.attention)
         else:
             # A tile has sixteen gates and as many ups.
-            places.matrix(2 * _up(shape.intermediate_size, HALF_ROWS), hidden, quantization.attention)
+            places.matrix(2 * up(shape.intermediate_size, HALF_ROWS), hidden, quantization.attention)
             places.matrix(hidden, shape.intermediate_size, quantization.attention)
     layers = places.end
     places.vector(hidden)
@@ -89,14 +89,14 @@ def dense_buffer_bytes(manifest: Manifest, shape: DenseShape, max_context: int, 
     mixed = text.num_attention_heads * text.head_dim
     projected = mixed + 2 * text.num_key_value_heads * text.head_dim
     row = max(
-        *(_row_bytes(inputs, quantization.attention) for inputs in (text.hidden_size, mixed, shape.intermediate_size)),
-        _row_bytes(text.hidden_size, quantization.head),
+        *(row_bytes(inputs, quantization.attention) for inputs in (text.hidden_size, mixed, shape.intermediate_size)),
+        row_bytes(text.hidden_size, quantization.head),
     )
     group = text.num_attention_heads // text.num_key_value_heads
-    one = _up(group, QUERY_LANES)
-    most = _up(max(1, QUERIES_OF_TASK // group) * group, QUERY_LANES)
+    one = up(group, QUERY_LANES)
+    most = up(max(1, QUERIES_OF_TASK // group) * group, QUERY_LANES)
     chunks = -(-max_context // CHUNK_KEYS)
-    scratch = text.hidden_size + text.head_dim * most + CHUNK_KEYS * most + most + 2 * most * (text.head_dim + 2)
+    scratch = text.hidden_size + attention_values(text.head_dim, most)
     parts = (
         tokens * row,
         LAYERS_AHEAD * row,
@@ -104,38 +104,51 @@ def dense_buffer_bytes(manifest: Manifest, shape: DenseShape, max_context: int, 
         4 * tokens * shape.intermediate_size,
         4 * text.num_key_value_heads * text.head_dim * one,
         4 * chunks * text.num_key_value_heads * one * (text.head_dim + 2),
-        threads * _up(4 * scratch, SECTION_BYTES),
+        threads * up(4 * scratch, SECTION_BYTES),
     )
-    return sum(_up(part, SECTION_BYTES) for part in parts)
+    return sum(up(part, SECTION_BYTES) for part in parts)
 
 
-class _Places:
-    """Hands out places one after the other."""
+def attention_values(head_dim: int, lanes: int) -> int:
+    """float32 values of what a thread computes attention of so many queries in."""
+    return head_dim * lanes + CHUNK_KEYS * lanes + lanes + 2 * lanes * (head_dim + 2)
+
+
+class Places:
+    """Hands out places one after the other.
+
+    Attributes:
+        end: Bytes so far.
+    """
 
     def __init__(self) -> None:
         self.end = 0
 
     def vector(self, count: int) -> None:
-        self.end = _up(self.end, VECTOR_BYTES) + 4 * count
+        """Place `count` float32 values."""
+        self.end = up(self.end, VECTOR_BYTES) + 4 * count
 
     def matrix(self, rows: int, inputs: int, precision: Precision) -> None:
+        """Place a matrix in tiles."""
         tiles = -(-rows // TILE_ROWS)
-        self.end = _up(self.end, SECTION_BYTES)
+        self.end = up(self.end, SECTION_BYTES)
         if precision.bits == 32:
-            self.end += _up(tiles * TILE_ROWS * inputs * 4, SECTION_BYTES)
+            self.end += up(tiles * TILE_ROWS * inputs * 4, SECTION_BYTES)
             return
         values = tiles * TILE_ROWS * -(-inputs // precision.block_size)  # one a block
-        self.end += _up(values * precision.block_size * precision.bits // 8, SECTION_BYTES)
-        self.end += _up(values * 2, SECTION_BYTES)
+        self.end += up(values * precision.block_size * precision.bits // 8, SECTION_BYTES)
+        self.end += up(values * 2, SECTION_BYTES)
         if not precision.symmetric:
-            self.end += _up(values * precision.bits // 8, SECTION_BYTES)
+            self.end += up(values * precision.bits // 8, SECTION_BYTES)
 
 
-def _row_bytes(inputs: int, precision: Precision) -> int:
+def row_bytes(inputs: int, precision: Precision) -> int:
+    """Bytes of an activation row of `inputs` values."""
     if precision.bits == 32:
         return 4 * inputs
     return -(-inputs // precision.block_size) * (precision.block_size + 8)
 
 
-def _up(value: int, multiple: int) -> int:
+def up(value: int, multiple: int) -> int:
+    """The next multiple."""
     return -(-value // multiple) * multiple

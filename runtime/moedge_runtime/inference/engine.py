@@ -159,7 +159,8 @@ class Engine:
         Args:
             request: The question.
             on_text: Called on this thread with each piece of the answer; together they are `Answer.text`.
-            should_stop: Asked before every layer of the prefill (paged bundles) and every token; True cancels.
+            should_stop: Asked before every block of the vision tower (where the native core computes it), every layer
+                of the prefill (paged bundles) and every token; True cancels.
             on_reasoning: As `on_text`, for the reasoning.
 
         Raises:

@@ -71,6 +71,7 @@ def plan_of(bundle: Bundle, options: EngineOptions, total: int) -> MemoryPlan:
         max_pixels=options.max_pixels,
         experts=experts,
         dense=DenseShape.of(bundle.manifest) if native_layers(bundle, options) else None,
+        tower=bundle.manifest.vision_tower if native_vision(bundle, options) else None,
     )
 
 
@@ -102,6 +103,17 @@ def native_layers(bundle: Bundle, options: EngineOptions) -> bool:
             key="core.layers",
         )
     return True
+
+
+def native_vision(bundle: Bundle, options: EngineOptions) -> bool:
+    """Whether the native core computes the vision tower: with the layers, if the bundle says where its weights lie.
+
+    Raises:
+        ConfigError: See `native_layers`.
+    """
+    if bundle.manifest.form == "inline":
+        return False
+    return native_layers(bundle, options) and bundle.manifest.vision_tower is not None
 
 
 @contextmanager

@@ -8,11 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from moedge_runtime.bundle import Manifest, Precision
+from moedge_runtime.bundle import Manifest, Precision, VisionTowerInfo
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.dense_sizes import DenseShape, dense_buffer_bytes, dense_weight_bytes
 from moedge_runtime.inference.layer_call import PIECE_TOKENS
 from moedge_runtime.inference.prefix_store import PREFIX_TOKENS
+from moedge_runtime.inference.vision_sizes import (
+    patch_values,
+    vision_buffer_bytes,
+    vision_patch_bytes,
+    vision_read_bytes,
+    vision_weight_bytes,
+)
 
 MIB = 1 << 20
 
@@ -30,7 +37,7 @@ FREE_SHARE = 64
 """What stays free, `FREE_BYTES` and a `FREE_SHARE`th of all: page tables, what the allocators have not given back."""
 
 PATCH_VALUES = 26
-"""float32 values in memory for each patch and channel of the vision tower while a picture is encoded."""
+"""float32 values in memory for each patch and channel of the vision tower while ONNX Runtime encodes a picture."""
 
 CORE_BYTES = 64 * MIB
 """At most what the expert core allocates besides records, for 4,096 tokens a call at a hidden size of 2,048."""
@@ -54,7 +61,8 @@ class MemoryPlan:
         process: Interpreter, libraries, tokenizer, grammar.
         layers: Weights of the decoder's dense layers, as the native core or ONNX Runtime holds them.
         head: Of the head.
-        vision: Of the vision tower's graph; in memory all the time if `vision_resident`.
+        vision: Of the vision tower, likewise; in memory all the time if `vision_resident`, else of what is in memory
+            while a picture is encoded.
         kv_cache: Keys and values of `max_context` tokens, and of the texts before the picture of some questions.
         buffers: What a prompt of `max_context` tokens is computed in; a picture is encoded in the same memory, and a
             larger one in that of experts, which then make room.
@@ -64,6 +72,8 @@ class MemoryPlan:
         all_experts: With so much every expert stays in memory.
         vision_resident: False if the weights of the vision tower are loaded for every picture, since the experts need
             their memory more.
+        native_vision: Whether the native core computes it; weights that are not resident then come block by block,
+            while what is before a block is computed.
         max_context: Tokens of prompt and answer.
         max_pixels: Largest area of a picture that memory and context can hold.
         pixels_limited: Whether it is memory that a larger picture lacks.
@@ -83,6 +93,7 @@ class MemoryPlan:
     least_experts: int
     all_experts: int
     vision_resident: bool
+    native_vision: bool
     max_context: int
     max_pixels: int
     pixels_limited: bool
@@ -145,6 +156,7 @@ def plan_memory(
     max_pixels: int | None = None,
     experts: int | None = None,
     dense: DenseShape | None = None,
+    tower: VisionTowerInfo | None = None,
 ) -> MemoryPlan:
     """Divide `total` bytes.
 
@@ -156,15 +168,16 @@ def plan_memory(
         max_pixels: What the user allows instead; is not lowered.
         experts: Bytes for the experts instead of all that the other parts leave.
         dense: Of the dense layers, if the native core computes them; None if ONNX Runtime does.
+        tower: Likewise of the vision tower.
 
     Raises:
         ConfigError: It does not fit; with the bytes of every part and what would make it fit.
     """
-    sizes = _Sizes.of(manifest, max_context, dense)
+    sizes = _Sizes.of(manifest, max_context, dense, tower)
     free = FREE_BYTES + total // FREE_SHARE
     beside = total - free - sizes.process - sizes.layers - sizes.head - sizes.kv_cache
     least = sizes.least_experts if experts is None else experts
-    encoding = sizes.vision + sizes.least_patches * sizes.patch_bytes + min(least, sizes.least_experts)
+    encoding = sizes.vision_in_turn + sizes.least_patches * sizes.patch_bytes + min(least, sizes.least_experts)
     room = beside - sizes.buffers
     enough = min(sizes.one_token, sizes.all_experts) if experts is None else experts
     resident = room - sizes.vision >= enough
@@ -175,7 +188,7 @@ def plan_memory(
         process=sizes.process,
         layers=sizes.layers,
         head=sizes.head,
-        vision=sizes.vision,
+        vision=sizes.vision if resident else sizes.vision_in_turn,
         kv_cache=sizes.kv_cache,
         buffers=sizes.buffers,
         free=free,
@@ -183,6 +196,7 @@ def plan_memory(
         least_experts=sizes.least_experts,
         all_experts=sizes.all_experts,
         vision_resident=resident,
+        native_vision=tower is not None,
         max_context=max_context,
         max_pixels=min(max_pixels or wanted_pixels, max_context * sizes.least_patches * sizes.patch_pixels),
         pixels_limited=False,
@@ -207,6 +221,7 @@ class _Sizes:
     layers: int
     head: int
     vision: int
+    vision_in_turn: int
     kv_cache: int
     buffers: int
     patch_bytes: int
@@ -217,7 +232,7 @@ class _Sizes:
     all_experts: int
 
     @classmethod
-    def of(cls, manifest: Manifest, max_context: int, dense: DenseShape | None) -> _Sizes:
+    def of(cls, manifest: Manifest, max_context: int, dense: DenseShape | None, info: VisionTowerInfo | None) -> _Sizes:
         text, tower, graphs = manifest.model.text, manifest.model.vision, manifest.graphs
         precision, experts = manifest.quantization, manifest.experts
         assert experts is not None and graphs.head is not None, "an inline bundle is in memory as a whole"
@@ -233,13 +248,21 @@ class _Sizes:
             piece_bytes = dense_buffer_bytes(manifest, dense, max_context, MOST_THREADS)
         features = 1 + len(tower.deepstack_visual_indexes)
         token_values = (5 + features) * text.hidden_size + text.num_experts + text.head_dim
-        patch_values = PATCH_VALUES * tower.hidden_size
-        patch_values += tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
+        if info is None:
+            vision = vision_in_turn = _loaded(manifest, [graphs.vision], precision.vision)
+            patch_bytes = 4 * PATCH_VALUES * tower.hidden_size
+        else:
+            size, threads_bytes = info.intermediate_size, vision_buffer_bytes(manifest, MOST_THREADS)
+            vision = threads_bytes + vision_weight_bytes(manifest, size)
+            vision_in_turn = threads_bytes + vision_weight_bytes(manifest, size, resident=False)
+            vision_in_turn += vision_read_bytes(manifest, size)
+            patch_bytes = vision_patch_bytes(manifest, info.intermediate_size)
         return cls(
             process=PROCESS_BYTES + TOKENIZER_BYTES * text.vocab_size,
             layers=layers,
             head=head,
-            vision=_loaded(manifest, [graphs.vision], precision.vision),
+            vision=vision,
+            vision_in_turn=vision_in_turn,
             kv_cache=2
             * 4
             * text.num_hidden_layers
@@ -247,7 +270,7 @@ class _Sizes:
             * text.head_dim
             * (max_context + PREFIX_TOKENS),
             buffers=4 * max_context * token_values + piece_bytes,
-            patch_bytes=4 * patch_values,
+            patch_bytes=patch_bytes + 4 * patch_values(manifest),
             patch_pixels=tower.patch_size**2,
             least_patches=tower.spatial_merge_size**2,
             least_experts=(text.num_experts_per_tok + LEAST_RING) * record + CORE_BYTES,

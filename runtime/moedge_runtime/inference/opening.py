@@ -11,16 +11,17 @@ from moedge_runtime.inference.check import context_of
 from moedge_runtime.inference.decoder import Decoder, InlineDecoder, PagedDecoder
 from moedge_runtime.inference.expert_core.bank import MAX_THREADS, MAX_TOKENS, NativeExperts
 from moedge_runtime.inference.expert_core.layers import NativeLayers
+from moedge_runtime.inference.expert_core.vision import NativeVision
 from moedge_runtime.inference.experts import ExpertBank
 from moedge_runtime.inference.hot_set_file import HotSetFile
 from moedge_runtime.inference.kv_cache import KvCache
 from moedge_runtime.inference.layers import Layers, OnnxLayers
-from moedge_runtime.inference.memory_budget import native_layers
+from moedge_runtime.inference.memory_budget import native_layers, native_vision
 from moedge_runtime.inference.memory_plan import MemoryPlan
 from moedge_runtime.inference.numpy_experts import NumpyExperts
 from moedge_runtime.inference.onnx_session import kv_device, thread_count
 from moedge_runtime.inference.request import EngineOptions
-from moedge_runtime.inference.vision import VisionEncoder
+from moedge_runtime.inference.vision import OnnxVision, VisionEncoder
 
 
 def open_experts(bundle: Bundle, options: EngineOptions, plan: MemoryPlan | None) -> ExpertBank | None:
@@ -74,7 +75,7 @@ def open_dense(
     """
     resident = plan is None or plan.vision_resident
     with ThreadPoolExecutor(1) as beside:
-        vision = beside.submit(VisionEncoder, bundle, options.provider, options.threads, resident=resident)
+        vision = beside.submit(open_vision, bundle, options, experts, resident=resident)
         max_context = context_of(bundle, options.max_context)
         decoder: Decoder
         if experts is None:
@@ -84,6 +85,26 @@ def open_dense(
             cache = KvCache(text, max_context, kv_device(options.provider))
             decoder = PagedDecoder(text, experts, _open_layers(bundle, options, experts, max_context), cache)
         return decoder, vision.result()
+
+
+def open_vision(
+    bundle: Bundle, options: EngineOptions, experts: ExpertBank | None = None, *, resident: bool = True
+) -> VisionEncoder:
+    """The vision tower of any bundle.
+
+    Args:
+        bundle: Any.
+        options: What computes it, and with how many threads.
+        experts: Those whose threads the native core is to use.
+        resident: Keep its weights in memory; else they are loaded for each picture.
+
+    Raises:
+        BundleError: They cannot be loaded.
+    """
+    if not native_vision(bundle, options):
+        return OnnxVision(bundle, options.provider, options.threads, resident=resident)
+    bank = experts if isinstance(experts, NativeExperts) else None
+    return NativeVision(bundle, bank, threads=options.threads, resident=resident)
 
 
 def _open_layers(bundle: Bundle, options: EngineOptions, experts: ExpertBank, slots: int) -> Layers:

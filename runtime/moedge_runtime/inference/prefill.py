@@ -120,8 +120,13 @@ class Prefiller:
         needed = _places(prompt, request)
         self._there = [other for other in self._there if other.cache.offset >= needed]
         clock.lap("preprocess")
-        ready = self._ready(prompt, images, self._decoder.cache)
-        clock.lap("vision")
+        try:
+            ready = self._ready(prompt, images, self._decoder.cache, should_stop)
+            clock.lap("vision")
+        except Cancelled:
+            clock.lap("vision")
+            clock.lap("prefill")
+            return self._cancelled(prompt)
         [prefilled] = self._forward([ready], [clock], should_stop)
         return prefilled
 
@@ -153,7 +158,7 @@ class Prefiller:
                 if needed > end - begin:
                     break
                 cache = self._decoder.cache.behind(end - needed) if group else self._decoder.cache
-                ready = self._ready(prompt, images, cache, held_bytes)
+                ready = self._ready(prompt, images, cache, should_stop, held_bytes)
                 clock.lap("vision")
             except Exception:  # it fails again where it goes alone, and is told there
                 continue
@@ -194,11 +199,32 @@ class Prefiller:
             self._checker.schemas.compile(request.json_schema)
         return images, prompt
 
-    def _ready(self, prompt: Prompt, images: list[ProcessedImage], cache: KvCache, held_bytes: int = 0) -> _Ready:
+    def _cancelled(self, prompt: Prompt) -> Prefilled:
+        """Of a prompt whose pictures were not encoded to their end."""
+        now = None if self._experts is None else self._experts.statistics()
+        return Prefilled(
+            prompt,
+            self._decoder.cache,
+            next_position=0,
+            image_tokens=prompt.tokens.count(self._model.tokens.image),
+            cached_tokens=0,
+            prompts=1,
+            logits=None,
+            experts=None if now is None else now - now,
+        )
+
+    def _ready(
+        self,
+        prompt: Prompt,
+        images: list[ProcessedImage],
+        cache: KvCache,
+        should_stop: ShouldStop | None,
+        held_bytes: int = 0,
+    ) -> _Ready:
         """Encode the pictures, whose patches are let go: they take more memory than the picture."""
         begin_s = perf_counter()
         grids = [image.grid_thw for image in images]
-        features = self._features(images, held_bytes)
+        features = self._features(images, should_stop, held_bytes)
         images.clear()
         pictures_s = perf_counter() - begin_s
         positions = mrope_positions(
@@ -214,13 +240,15 @@ class Prefiller:
         tokens = DecoderInput(cache, hidden, positions[:, reused:], places, features.deepstack)
         return _Ready(prompt, cache, int(positions.max()) + 1, reused, tokens, pictures_s)
 
-    def _features(self, images: list[ProcessedImage], held_bytes: int) -> VisionFeatures:
+    def _features(
+        self, images: list[ProcessedImage], should_stop: ShouldStop | None, held_bytes: int
+    ) -> VisionFeatures:
         if not images:
             return no_features(self._model.vision.deepstack_visual_indexes, self._model.text.hidden_size)
         with room_for_pictures(self._plan, self._experts, images, held_bytes):
             if self._experts is not None:
-                self._experts.preload()  # the flash is idle while the graph runs
-            return self._vision.encode(images)
+                self._experts.preload()  # the flash is idle while pictures are encoded
+            return self._vision.encode(images, should_stop)
 
     def _forward(
         self, group: Sequence[_Ready], clocks: Sequence[Stopwatch], should_stop: ShouldStop | None

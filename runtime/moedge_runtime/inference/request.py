@@ -41,8 +41,9 @@ class EngineOptions:
             plan can hold if that is less.
         reuse_prefix: Keep the KV cache of the text before the first image for the next question.
         experts: Expert bank of a paged bundle: `core` is native, `numpy` its slow reference, or what makes another.
-        layers: What computes the dense layers of a paged bundle: the native core or ONNX Runtime. `auto` is the core
-            where it can: provider `cpu`, a bundle with a table of weights, and experts that are not `numpy`.
+        layers: What computes the dense layers and the vision tower of a paged bundle: the native core or ONNX Runtime.
+            `auto` is the core where it can: provider `cpu`, a bundle with a table of weights, and experts that are not
+            `numpy`. A table without the vision tower's leaves that to ONNX Runtime.
         memory_bytes: Memory for the whole process with a paged bundle, divided by `memory_plan`; None for what the
             machine has available, less the reserve of `expert_core.memory`.
         expert_budget_bytes: Of it for the experts, their core's buffers included; None for what the other parts leave

@@ -1,13 +1,15 @@
-"""The vision tower: one image at a time through vision.onnx."""
+"""The vision tower: the port that pictures go through, and the one that does it with ONNX Runtime."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from moedge_runtime.bundle import Bundle
+from moedge_runtime.inference.decoder import ShouldStop
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.image_processor import ProcessedImage
 from moedge_runtime.inference.onnx_session import giving_back, open_session
@@ -26,14 +28,34 @@ class VisionFeatures:
     deepstack: FloatArray
 
 
-class VisionEncoder:
-    """Runs vision.onnx.
+class VisionEncoder(Protocol):
+    """A vision tower."""
+
+    def encode(self, images: list[ProcessedImage], should_stop: ShouldStop | None = None) -> VisionFeatures:
+        """Features of all images of a prompt; at least one.
+
+        Args:
+            images: They.
+            should_stop: Asked between blocks where the implementation can stop there.
+
+        Raises:
+            Cancelled: `should_stop` returned True.
+            BundleError: The weights cannot be loaded, or an activation is not finite.
+        """
+        ...
+
+
+class OnnxVision:
+    """vision.onnx in ONNX Runtime; packing its weights takes seconds of a core.
 
     Args:
         bundle: Any.
         provider: As in EngineOptions.
         threads: As in EngineOptions.
         resident: Keep the weights in memory; else they are loaded for each call of `encode` and released after it.
+
+    Raises:
+        BundleError: The graph cannot be loaded.
     """
 
     def __init__(
@@ -42,12 +64,8 @@ class VisionEncoder:
         self._open = partial(open_session, bundle.file(bundle.manifest.graphs.vision), provider, threads)
         self._session = self._open() if resident else None
 
-    def encode(self, images: list[ProcessedImage]) -> VisionFeatures:
-        """Features of all images of a prompt; at least one. What the graph computes in is given back at the end.
-
-        Raises:
-            BundleError: The weights cannot be loaded.
-        """
+    def encode(self, images: list[ProcessedImage], should_stop: ShouldStop | None = None) -> VisionFeatures:
+        """See `VisionEncoder.encode`; does not stop. What the graph computes in is given back at the end."""
         session = self._session or self._open()
         outputs = [
             session.run(

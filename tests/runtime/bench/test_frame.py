@@ -3,6 +3,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from moedge_runtime.bench import frame as module
 from moedge_runtime.bench.frame import measure_frame
@@ -12,15 +13,22 @@ RECORD = 100
 
 
 class ScriptedEngine:
-    """Asks whether to stop before each of two layers and each of three decoded tokens, by a clock of its own."""
+    """Asks whether to stop before each of two layers and each of three decoded tokens, by a clock of its own.
 
-    def __init__(self, *, counted: bool = True, preloaded: int = 0, preload_used: int = 0) -> None:
+    Before these it asks for each of the seven parts of a native vision tower.
+    """
+
+    def __init__(
+        self, *, counted: bool = True, preloaded: int = 0, preload_used: int = 0, native_vision: bool = True
+    ) -> None:
         self.preloaded, self.preload_used = preloaded, preload_used
         self.now = 0.0
         self.read: int | None = 0 if counted else None
         self.done = ExpertStatistics()
         info = SimpleNamespace(record_bytes=RECORD)
-        model = SimpleNamespace(text=SimpleNamespace(num_hidden_layers=2, moe_layers=[0, 1]))
+        vision = SimpleNamespace(depth=3, deepstack_visual_indexes=[0, 1])
+        model = SimpleNamespace(text=SimpleNamespace(num_hidden_layers=2, moe_layers=[0, 1]), vision=vision)
+        self.plan = SimpleNamespace(native_vision=native_vision)
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(experts=info, model=model))
         self.experts = SimpleNamespace(statistics=lambda: self.done)
 
@@ -32,6 +40,7 @@ class ScriptedEngine:
         self.done = replace(self.done, flash_wait_ms=self.done.flash_wait_ms + wait_ms, **counts)
 
     def ask(self, _request: AskRequest, on_text: Callable[[str], None], should_stop: Callable[[], bool]) -> Any:
+        assert not any(should_stop() for _ in range(7 if self.plan.native_vision else 0))
         self.work(1.0, reads=self.preloaded, preloaded=self.preloaded)  # vision
         for _ in range(2):
             assert not should_stop()
@@ -50,7 +59,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[ScriptedEngine], modu
     def measure(engine: ScriptedEngine) -> module.FrameMeasurement:
         monkeypatch.setattr(module, "perf_counter", lambda: engine.now)
         monkeypatch.setattr(module, "read_bytes", lambda: engine.read)
-        return measure_frame(engine, AskRequest("?"))  # type: ignore[arg-type]
+        request = AskRequest("?", images=[np.zeros((1, 1, 3), np.uint8)])
+        return measure_frame(engine, request)  # type: ignore[arg-type]
 
     return measure
 
@@ -58,8 +68,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[ScriptedEngine], modu
 Measure = Callable[[ScriptedEngine], module.FrameMeasurement]
 
 
-def test_a_prefill_and_each_decoded_token_get_their_own_time_bytes_and_wait(measured: Measure) -> None:
-    frame = measured(ScriptedEngine())
+@pytest.mark.parametrize("native_vision", [True, False])
+def test_a_prefill_and_each_decoded_token_get_their_own_time_bytes_and_wait(
+    measured: Measure, native_vision: bool
+) -> None:
+    frame = measured(ScriptedEngine(native_vision=native_vision))
     assert frame.prefill_tokens == 226
     assert (frame.prefill.seconds, frame.prefill.flash_wait_s, frame.prefill.read_bytes) == (2.0, 0.5, 2000)
     assert [share.seconds for share in frame.decode] == pytest.approx([0.1, 0.2, 0.3])

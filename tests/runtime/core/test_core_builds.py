@@ -39,7 +39,7 @@ class Build:
     runner: tuple[str, ...] = ()
     tools: tuple[str, ...] = ("g++",)
     executed: tuple[str, ...] = field(
-        default=("BitForBitAtEveryRowCount/scalar", "Identity.", "Faults.", "GoldenBits.", "Dense.")
+        default=("BitForBitAtEveryRowCount/scalar", "Identity.", "Faults.", "GoldenBits.", "Dense.", "Vision.")
     )
 
 

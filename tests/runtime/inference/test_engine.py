@@ -213,7 +213,7 @@ def test_a_thinking_budget_without_room_for_an_answer_is_refused(engine):
         engine.ask(AskRequest("?", thinking=True, thinking_budget=50, max_new_tokens=50))
 
 
-@pytest.mark.parametrize("calls", [0, 2, 6, 9])
+@pytest.mark.parametrize("calls", [0, 2, 6, 9, 13])
 def test_cancelling_at_any_moment_leaves_the_engine_correct(engine, inline_engine, calls):
     wanted = inline_engine.ask(REQUESTS["one image"])
     asked = []
@@ -378,7 +378,7 @@ def test_the_flash_is_used_when_nothing_is_computed(paged, monkeypatch):
     with Engine.open(paged, EngineOptions(experts=Idle)) as idle:
         assert events == ["preload"]
         encode = idle._prefiller._vision.encode
-        monkeypatch.setattr(idle._prefiller._vision, "encode", lambda images: events.append("vision") or encode(images))
+        monkeypatch.setattr(idle._prefiller._vision, "encode", lambda *rest: events.append("vision") or encode(*rest))
         idle.ask(REQUESTS["one image"])
     assert events[:3] == ["preload", "preload", "vision"] and events[-1] == "preload"
     assert set(events[3:-1]) == {"compute"}

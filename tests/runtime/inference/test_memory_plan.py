@@ -10,6 +10,7 @@ from moedge_runtime.bundle import (
     Manifest,
     Precision,
     Quantization,
+    VisionTowerInfo,
 )
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.memory_plan import MIB, plan_memory
@@ -17,6 +18,7 @@ from runtime.bundle.sample import MODEL, TEXT, VISION
 
 GIB = 1 << 30
 INT4, INT8 = Precision(bits=4), Precision(bits=8)
+TOWER = VisionTowerInfo(intermediate_size=4304, gelu="tanh", rope_theta=1e4, deepstack_mergers=[0, 1, 2])
 CHECKPOINT_PIXELS = 16_777_216
 
 
@@ -37,7 +39,9 @@ def full_size() -> Manifest:
             "max_position_embeddings": 262_144,
         }
     )
-    vision = VISION.model_copy(update={"hidden_size": 1152, "deepstack_visual_indexes": [8, 16, 24]})
+    vision = VISION.model_copy(
+        update={"hidden_size": 1152, "num_heads": 16, "depth": 27, "deepstack_visual_indexes": [8, 16, 24]}
+    )
     layers = [f"layers/{layer:02d}.onnx" for layer in range(48)]
     sizes = dict.fromkeys(layers, 22_312_688) | {"head.onnx": 350_069_761, "vision.onnx": 616_613_636}
     layout = ExpertLayout(2048, 768, INT4)
@@ -91,6 +95,17 @@ def test_the_vision_tower_leaves_when_the_experts_of_a_token_need_its_place():
     one_token = 48 * 8 * 2_654_208
     assert tight.experts - tight.vision < one_token <= plan(6).experts
     assert re.search(r"vision tower \(0\.6\d\) loaded for each picture", tight.line())
+
+
+def test_the_core_needs_less_for_a_picture_and_less_of_the_vision_tower_where_it_comes_for_each():
+    core, graph = plan(8, tower=TOWER), plan(8)
+    assert core.vision_resident and core.native_vision and not graph.native_vision
+    assert core.vision < graph.vision and core.patch_bytes < graph.patch_bytes / 2
+    tight, loaded = plan(4, tower=TOWER), plan(4)
+    assert not tight.vision_resident and not loaded.vision_resident
+    assert tight.vision < core.vision / 3 < loaded.vision
+    assert tight.experts == loaded.experts and tight.most_patches > 2 * loaded.most_patches
+    assert re.search(r"vision tower \(0\.1\d\) loaded for each picture", tight.line())
 
 
 @pytest.mark.parametrize("gib", [3.75, 4, 8])

@@ -6,7 +6,7 @@ import pytest
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference import vision
 from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings
-from moedge_runtime.inference.vision import VisionEncoder
+from moedge_runtime.inference.vision import OnnxVision
 from runtime.inference.test_image_processor import picture
 
 
@@ -17,7 +17,7 @@ def images(paged):
 
 
 def test_weights_loaded_for_each_picture_give_the_same_features_and_are_released(paged, images, monkeypatch):
-    resident = VisionEncoder(Bundle.open(paged)).encode(images)
+    resident = OnnxVision(Bundle.open(paged)).encode(images)
     opened = []
     real = vision.open_session
 
@@ -27,7 +27,7 @@ def test_weights_loaded_for_each_picture_give_the_same_features_and_are_released
         return session
 
     monkeypatch.setattr(vision, "open_session", remembered)
-    encoder = VisionEncoder(Bundle.open(paged), resident=False)
+    encoder = OnnxVision(Bundle.open(paged), resident=False)
     assert opened == []
     for _ in range(2):
         features = encoder.encode(images)

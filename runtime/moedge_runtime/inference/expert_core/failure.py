@@ -6,8 +6,8 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
-from moedge_runtime.errors import ConfigError, MoedgeError, StorageError
-from moedge_runtime.inference.expert_core.library import CoreError, Status
+from moedge_runtime.errors import BundleError, ConfigError, MoedgeError, StorageError
+from moedge_runtime.inference.expert_core.library import LIBRARY, NATIVE, CoreError, Status
 from moedge_runtime.inference.experts import damaged_expert, not_finite, unusable_experts
 
 _MIB = 1 << 20
@@ -32,6 +32,32 @@ def core_failure(error: CoreError, path: Path, moe_layers: Sequence[int], layer:
     if status is Status.BAD_INPUT and layer is not None:
         return not_finite(path, layer, message)
     return ConfigError(f"The expert core refuses an option: {message}. Change it.", key="core.bad_option")
+
+
+def dense_failure(error: CoreError, bundle_path: Path, part: str, where: str = "") -> MoedgeError:
+    """The error to raise for a status that is not OK of what is computed beside the experts.
+
+    Args:
+        error: As the core filled it.
+        bundle_path: Whose weights it computes with.
+        part: What computes, e.g. "dense layers".
+        where: In it, e.g. " in layer 3".
+    """
+    message = error.message.decode("utf-8", "replace")
+    if message.startswith("interface version"):
+        return NATIVE.other_version(LIBRARY, f"it refuses {message}")
+    if error.status == Status.OUT_OF_MEMORY:
+        return ConfigError(
+            f"The system has no memory for the {part} of '{bundle_path}': {message}. End other programs.",
+            key="core.out_of_memory",
+        )
+    if error.status == Status.BAD_INPUT:
+        return BundleError(
+            f"The model of '{bundle_path}' fails{where}: {message}. Check the bundle with `moedge verify`; if it is "
+            f"whole, export it again with a higher precision.",
+            key="bundle.not_finite" if "finite" in message else "bundle.weights_unusable",
+        )
+    return ConfigError(f"The core refuses an option of the {part}: {message}.", key="core.bad_option")
 
 
 def _unread_record(error: CoreError, message: str, path: Path, layer: int) -> MoedgeError:

@@ -6,19 +6,16 @@ import ctypes
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
-from moedge_runtime.bundle import Bundle, WeightPlace
-from moedge_runtime.errors import BundleError, ConfigError
+from moedge_runtime.bundle import Bundle
 from moedge_runtime.inference.dense_sizes import DOWN, GATE_UP, LAYERS_AHEAD, OUTPUT, QKV, DenseShape
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.expert_core.bank import MAX_THREADS, NativeExperts
+from moedge_runtime.inference.expert_core.failure import dense_failure
 from moedge_runtime.inference.expert_core.library import (
     ABI,
-    LIBRARY,
-    NATIVE,
     CoreError,
     DenseCall,
     DenseOptions,
@@ -27,6 +24,7 @@ from moedge_runtime.inference.expert_core.library import (
     Status,
     load_library,
 )
+from moedge_runtime.inference.expert_core.weights import GraphWeights
 from moedge_runtime.inference.kv_cache import KvCache
 from moedge_runtime.inference.layer_call import PIECE_TOKENS, LayerBuffers, LayerCall
 from moedge_runtime.inference.onnx_session import thread_count
@@ -156,7 +154,7 @@ class NativeLayers:
         with self._calling:
             status = self._library.moedge_dense_layer(self._opened(), ctypes.byref(call), ctypes.byref(error))
         if status != Status.OK:
-            raise self._failure(error, call.layer)
+            raise self._failure(error, f" in layer {call.layer}")
 
     def close(self) -> None:
         """See `Layers.close`; waits for a call. May be called again."""
@@ -198,23 +196,8 @@ class NativeLayers:
                 pass
             head.result()
 
-    def _failure(self, error: CoreError, layer: int | None = None) -> Exception:
-        message = error.message.decode("utf-8", "replace")
-        if message.startswith("interface version"):
-            return NATIVE.other_version(LIBRARY, f"it refuses {message}")
-        if error.status == Status.OUT_OF_MEMORY:
-            return ConfigError(
-                f"The system has no memory for the layers of '{self.bundle_path}': {message}. End other programs.",
-                key="core.out_of_memory",
-            )
-        if error.status == Status.BAD_INPUT:
-            where = "" if layer is None else f" in layer {layer}"
-            return BundleError(
-                f"The model of '{self.bundle_path}' fails{where}: {message}. Check the bundle with `moedge verify`; if "
-                f"it is whole, export it again with a higher precision.",
-                key="bundle.not_finite" if "finite" in message else "bundle.weights_unusable",
-            )
-        return ConfigError(f"The core refuses an option of the dense layers: {message}.", key="core.bad_option")
+    def _failure(self, error: CoreError, where: str = "") -> Exception:
+        return dense_failure(error, self.bundle_path, "dense layers", where)
 
 
 class NativeCall(LayerCall):
@@ -261,14 +244,8 @@ class NativeCall(LayerCall):
         )
 
 
-class _Weights:
-    """The weights of one graph, read from its file; kept until they are in the core's layout."""
-
-    def __init__(self, bundle: Bundle, graph: str) -> None:
-        self._bundle = bundle
-        self._graph = graph
-        self._places: dict[str, WeightPlace] = {place.name: place for place in bundle.manifest.weights[graph]}
-        self._kept: list[Any] = []
+class _Weights(GraphWeights):
+    """The weights of a layer or of the head."""
 
     def layer(self, layers: NativeLayers, layer: int) -> DenseWeights:
         text, precision = layers.text, self._bundle.manifest.quantization.attention
@@ -276,69 +253,25 @@ class _Weights:
         projected = mixed + 2 * text.num_key_value_heads * text.head_dim
         biased = DenseShape.of(self._bundle.manifest).biased
         view = DenseWeights(
-            input_norm=self._vector(_INPUT_NORM, hidden),
-            query_norm=self._vector(_QUERY_NORM, text.head_dim),
-            key_norm=self._vector(_KEY_NORM, text.head_dim),
-            post_norm=self._vector(_POST_NORM, hidden),
-            qkv=self._matrix(QKV, projected, hidden, precision, biased),
-            output=self._matrix(OUTPUT, hidden, mixed, precision, biased),
+            input_norm=self.vector(_INPUT_NORM, hidden),
+            query_norm=self.vector(_QUERY_NORM, text.head_dim),
+            key_norm=self.vector(_KEY_NORM, text.head_dim),
+            post_norm=self.vector(_POST_NORM, hidden),
+            qkv=self.matrix(QKV, projected, hidden, precision, biased),
+            output=self.matrix(OUTPUT, hidden, mixed, precision, biased),
         )
         if layer not in layers.moe_layers:
             size = DenseShape.of(self._bundle.manifest).intermediate_size
-            view.gate_up = self._matrix(GATE_UP, 2 * size, hidden, precision)
-            view.down = self._matrix(DOWN, hidden, size, precision)
+            view.gate_up = self.matrix(GATE_UP, 2 * size, hidden, precision)
+            view.down = self.matrix(DOWN, hidden, size, precision)
             return view
-        view.router = MatrixView(weight=self._array(f"{_ROUTER}.weight", "float32", [text.num_experts, hidden]))
+        view.router = MatrixView(weight=self.array(f"{_ROUTER}.weight", "float32", [text.num_experts, hidden]))
         if layer + 1 in layers.moe_layers:
-            view.next_norm = self._vector(_NEXT_NORM, hidden)
-            view.next_router = self._matrix(_NEXT_ROUTER, text.num_experts, hidden, precision)
+            view.next_norm = self.vector(_NEXT_NORM, hidden)
+            view.next_router = self.matrix(_NEXT_ROUTER, text.num_experts, hidden, precision)
         return view
 
     def head(self, layers: NativeLayers) -> tuple[int, MatrixView]:
         text = layers.text
-        norm = self._vector(_HEAD_NORM, text.hidden_size)
-        return norm, self._matrix(_HEAD, text.vocab_size, text.hidden_size, self._bundle.manifest.quantization.head)
-
-    def _vector(self, name: str, count: int) -> int:
-        return self._array(name, "float32", [count])
-
-    def _matrix(self, name: str, rows: int, inputs: int, precision: Any, biased: bool = False) -> MatrixView:
-        bias = self._vector(f"{name}.bias", rows) if biased else None
-        if precision.bits == 32:
-            return MatrixView(weight=self._array(f"{name}.weight", "float32", [rows, inputs]), bias=bias)
-        blocks = -(-inputs // precision.block_size)
-        block_bytes = precision.block_size * precision.bits // 8
-        points = [rows, -(-blocks * precision.bits // 8)]
-        return MatrixView(
-            weight=self._array(f"{name}.weight", "uint8", [rows, blocks, block_bytes]),
-            scale=self._array(f"{name}.scale", "float32", [rows, blocks]),
-            zero_point=None if precision.symmetric else self._array(f"{name}.zero_point", "uint8", points),
-            bias=bias,
-        )
-
-    def _array(self, name: str, dtype: str, shape: list[int]) -> int:
-        """Address of a weight in memory."""
-        place = self._places.get(name)
-        if place is None or (place.dtype, place.shape) != (dtype, shape):
-            found = "missing" if place is None else f"{place.dtype} {place.shape}"
-            raise BundleError(
-                f"Weight '{name}' of '{self._graph}' in bundle '{self._bundle.path}' is {found}; {dtype} {shape} is "
-                f"needed. Export the bundle again, or compute the layers with ONNX Runtime (--layers onnxruntime).",
-                key="bundle.weights_unusable",
-            )
-        count = int(np.prod(shape))
-        try:
-            values = np.fromfile(
-                self._bundle.file(place.file), np.dtype(dtype).newbyteorder("<"), count, "", place.offset
-            )
-        except OSError as error:
-            raise BundleError(
-                f"'{self._bundle.file(place.file)}' cannot be read: {error}. Check the disk.", key="bundle.file_missing"
-            ) from error
-        if values.size != count:
-            raise BundleError(
-                f"'{self._bundle.file(place.file)}' ends within weight '{name}'. Copy the bundle again.",
-                key="bundle.file_truncated",
-            )
-        self._kept.append(values)
-        return int(values.ctypes.data)
+        norm = self.vector(_HEAD_NORM, text.hidden_size)
+        return norm, self.matrix(_HEAD, text.vocab_size, text.hidden_size, self._bundle.manifest.quantization.head)

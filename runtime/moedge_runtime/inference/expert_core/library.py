@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moedge_runtime.native_library import NativeLibrary
 
-ABI = 6
+ABI = 7
 """MOEDGE_CORE_ABI."""
 
 LIBRARY = Path(__file__).with_name("libmoedge_core.so")
@@ -183,6 +183,70 @@ class DenseCall(ctypes.Structure):
     )
 
 
+class VisionOptions(ctypes.Structure):
+    """moedge_vision_options."""
+
+    _fields_ = (
+        ("abi", ctypes.c_uint32),
+        ("blocks", ctypes.c_uint32),
+        ("hidden_size", ctypes.c_uint32),
+        ("heads", ctypes.c_uint32),
+        ("intermediate_size", ctypes.c_uint32),
+        ("patch_values", ctypes.c_uint32),
+        ("positions", ctypes.c_uint32),
+        ("merge", ctypes.c_uint32),
+        ("features", ctypes.c_uint32),
+        ("taps", ctypes.c_uint32),
+        ("gelu_tanh", ctypes.c_uint32),
+        ("bits", ctypes.c_uint32),
+        ("block_size", ctypes.c_uint32),
+        ("symmetric", ctypes.c_uint32),
+        ("resident", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("epsilon", ctypes.c_float),
+        ("isa", ctypes.c_char_p),
+    )
+
+
+class VisionBlockWeights(ctypes.Structure):
+    """moedge_vision_block_weights."""
+
+    _fields_ = (
+        ("input_norm", ctypes.c_void_p),
+        ("input_norm_bias", ctypes.c_void_p),
+        ("post_norm", ctypes.c_void_p),
+        ("post_norm_bias", ctypes.c_void_p),
+        ("qkv", MatrixView),
+        ("output", MatrixView),
+        ("up", MatrixView),
+        ("down", MatrixView),
+    )
+
+
+class VisionMergerWeights(ctypes.Structure):
+    """moedge_vision_merger_weights."""
+
+    _fields_ = (
+        ("norm", ctypes.c_void_p),
+        ("norm_bias", ctypes.c_void_p),
+        ("up", MatrixView),
+        ("down", MatrixView),
+    )
+
+
+class VisionPicture(ctypes.Structure):
+    """moedge_vision_picture."""
+
+    _fields_ = (
+        ("patches", ctypes.c_uint32),
+        ("frames", ctypes.c_uint32),
+        ("hidden", ctypes.c_void_p),
+        ("cos", ctypes.c_void_p),
+        ("sin", ctypes.c_void_p),
+        ("memory", ctypes.c_void_p),
+    )
+
+
 _CORE = ctypes.c_void_p
 _ERROR = ctypes.POINTER(CoreError)
 NATIVE = NativeLibrary(
@@ -222,6 +286,33 @@ NATIVE = NativeLibrary(
         "moedge_dense_layer": (ctypes.c_int, (_CORE, ctypes.POINTER(DenseCall), _ERROR)),
         "moedge_dense_head": (ctypes.c_int, (_CORE, ctypes.c_void_p, ctypes.c_void_p, _ERROR)),
         "moedge_dense_bytes": (None, (_CORE, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint64))),
+        "moedge_vision_open": (
+            ctypes.c_int,
+            (ctypes.POINTER(VisionOptions), _CORE, ctypes.POINTER(_CORE), _ERROR),
+        ),
+        "moedge_vision_close": (None, (_CORE,)),
+        "moedge_vision_load_patches": (
+            ctypes.c_int,
+            (_CORE, ctypes.POINTER(MatrixView), ctypes.c_void_p, _ERROR),
+        ),
+        "moedge_vision_load_block": (
+            ctypes.c_int,
+            (_CORE, ctypes.c_uint32, ctypes.POINTER(VisionBlockWeights), _ERROR),
+        ),
+        "moedge_vision_load_merger": (
+            ctypes.c_int,
+            (_CORE, ctypes.c_uint32, ctypes.POINTER(VisionMergerWeights), _ERROR),
+        ),
+        "moedge_vision_embed": (
+            ctypes.c_int,
+            (_CORE, ctypes.POINTER(VisionPicture), *3 * (ctypes.c_void_p,), _ERROR),
+        ),
+        "moedge_vision_block": (ctypes.c_int, (_CORE, ctypes.POINTER(VisionPicture), ctypes.c_uint32, _ERROR)),
+        "moedge_vision_merge": (
+            ctypes.c_int,
+            (_CORE, ctypes.POINTER(VisionPicture), ctypes.c_uint32, ctypes.c_void_p, _ERROR),
+        ),
+        "moedge_vision_bytes": (None, (_CORE, ctypes.c_uint32, *3 * (ctypes.POINTER(ctypes.c_uint64),))),
         "moedge_core_isa": (ctypes.c_char_p, (_CORE,)),
         "moedge_core_best_isa": (ctypes.c_char_p, ()),
         "moedge_core_has_isa": (ctypes.c_int, (ctypes.c_char_p,)),

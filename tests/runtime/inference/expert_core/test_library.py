@@ -17,7 +17,7 @@ TYPES = {
     "const char *": ctypes.c_char_p,
     "const uint32_t *": ctypes.POINTER(ctypes.c_uint32),
     "float": ctypes.c_float,
-    **dict.fromkeys(["const void *", "const float *", "float *", "const uint8_t *"], ctypes.c_void_p),
+    **dict.fromkeys(["const void *", "void *", "const float *", "float *", "const uint8_t *"], ctypes.c_void_p),
     "moedge_matrix": library.MatrixView,
 }
 
@@ -43,6 +43,10 @@ def fields(name: str) -> list[tuple[str, type]]:
         ("moedge_matrix", library.MatrixView),
         ("moedge_dense_weights", library.DenseWeights),
         ("moedge_dense_call", library.DenseCall),
+        ("moedge_vision_options", library.VisionOptions),
+        ("moedge_vision_block_weights", library.VisionBlockWeights),
+        ("moedge_vision_merger_weights", library.VisionMergerWeights),
+        ("moedge_vision_picture", library.VisionPicture),
     ],
 )
 def test_structures_equal_the_header(name, structure):
@@ -56,7 +60,7 @@ def test_statuses_and_version_equal_the_header():
 
 
 def test_functions_equal_the_header():
-    declared = re.findall(r"(\bmoedge_(?:core|dense)_\w+)\(([^)]*)\);", CODE)
+    declared = re.findall(r"(\bmoedge_(?:core|dense|vision)_\w+)\(([^)]*)\);", CODE)
     counts = {name: 0 if arguments == "void" else arguments.count(",") + 1 for name, arguments in declared}
     assert counts == {name: len(arguments) for name, (_, arguments) in library.NATIVE.functions.items()}
 
