@@ -38,7 +38,7 @@ def measured_profile(
     Args:
         base: The kind of board, for what is not measured.
         measured: Of this board.
-        calibration: How ONNX Runtime's computing relates to the core's, where only the latter was measured.
+        calibration: How fast layers and vision tower are beside experts, where only the latter were measured.
         source: Where and when, beginning with `moedge doctor`.
         total_bytes: Memory that the system sees.
         available_bytes: Memory that is available now.

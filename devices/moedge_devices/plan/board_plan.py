@@ -158,6 +158,7 @@ def _plan(setup: Setup, calibration: Calibration, frame: Frame) -> BoardPlan:
             max_context=setup.context,
             wanted_pixels=subject.max_pixels,
             dense=subject.dense,
+            tower=subject.tower,
         )
     except ConfigError as error:
         return BoardPlan(setup, "refuse", [str(error)], None, speeds, [], [])

@@ -53,7 +53,9 @@ class Calibration(_Frozen):
     over_limit: OverLimit
     decode_not_hidden: Figure
     missed_over_ideal: ByRouting
+    vision_in_onnxruntime: Figure
     vision_packing_core_s: Figure
+    vision_loading_core_s: Figure
     preprocess_s: Figure
 
 

@@ -22,6 +22,7 @@ from moedge_runtime.bundle import (
     TextInfo,
     TokenInfo,
     VisionInfo,
+    VisionTowerInfo,
 )
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.dense_sizes import DenseShape
@@ -76,6 +77,7 @@ class ModelShape(_Frozen):
     attention_bias: bool = False
     """Whether the attention's products have a bias."""
     vision: VisionInfo
+    vision_tower: VisionTowerInfo
     weights: Counts
     """What is quantized."""
     float32: Counts

@@ -161,9 +161,14 @@ def _first_token(case: Case, routing: Routing, frame: Frame, resident: float) ->
     over = calibration.over_limit.prefill_flash.of(routing)
     expected = Bandwidths(speeds.bandwidths.memory, speeds.flash_in_order / over)
     patches = frame.image_tokens * manifest.model.vision.spatial_merge_size**2
-    vision_s = vision_operations(manifest, patches) / speeds.vision
+    native = case.memory.native_vision
+    vision_s = vision_operations(manifest, patches) / (speeds.vision if native else speeds.vision_in_onnxruntime)
     if not case.memory.vision_resident:
-        vision_s += stored_bytes(manifest, [manifest.graphs.vision]) / speeds.flash_in_order + speeds.vision_packing_s
+        read_s = stored_bytes(manifest, [manifest.graphs.vision]) / speeds.flash_in_order
+        if native:
+            vision_s = max(vision_s + speeds.vision_loading_s, read_s)
+        else:
+            vision_s += read_s + speeds.vision_packing_s
     return FirstToken(
         preprocess_s=speeds.preprocess_s,
         vision_s=vision_s,

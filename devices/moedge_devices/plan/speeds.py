@@ -20,7 +20,9 @@ class Speeds:
         experts: Operations a second of the expert core in a prefill.
         layers: Of the decoder's graphs in a prefill.
         vision: Of the vision tower.
-        vision_packing_s: Time to pack the vision tower's weights when it is loaded.
+        vision_in_onnxruntime: Of that of a bundle whose manifest does not say where its weights lie.
+        vision_packing_s: Time that ONNX Runtime packs the vision tower's weights when it is loaded.
+        vision_loading_s: Time that the native core brings them into its layout while they come in turn.
         preprocess_s: Time from a picture to patches.
     """
 
@@ -29,7 +31,9 @@ class Speeds:
     experts: float
     layers: float
     vision: float
+    vision_in_onnxruntime: float
     vision_packing_s: float
+    vision_loading_s: float
     preprocess_s: float
 
 
@@ -38,6 +42,8 @@ def speeds_of(profile: Profile, storage: str, calibration: Calibration) -> Speed
     per_cycle = calibration.operations_per_cycle
     isa = profile.instruction_sets.names[0]
     vision = _rate(profile, profile.compute.vision_gops, isa, per_cycle.vision)
+    measured = profile.compute.vision_gops is not None and profile.compute.vision_gops.measured is not None
+    slower = 1.0 if measured else calibration.vision_in_onnxruntime.value  # a board measures what its bundle is run by
     reference = per_cycle.vision["avx512vnni"].value / per_cycle.vision[isa].value
     cores = sum(each.count.value for each in profile.cores)
     place = profile.storage[storage]
@@ -48,7 +54,9 @@ def speeds_of(profile: Profile, storage: str, calibration: Calibration) -> Speed
         experts=_rate(profile, profile.compute.experts_gops, isa, per_cycle.experts),
         layers=_rate(profile, profile.compute.layers_gops, isa, per_cycle.layers),
         vision=vision,
+        vision_in_onnxruntime=vision / slower,
         vision_packing_s=calibration.vision_packing_core_s.value * reference / cores,
+        vision_loading_s=calibration.vision_loading_core_s.value * reference / cores,
         preprocess_s=calibration.preprocess_s.value,
     )
 

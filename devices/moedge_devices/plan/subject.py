@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from moedge_runtime.bundle import Bundle, Manifest
+from moedge_runtime.bundle import Bundle, Manifest, VisionTowerInfo
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.inference.dense_sizes import DenseShape
 from moedge_runtime.inference.image_processor import ImageProcessorSettings
@@ -21,6 +21,7 @@ class Subject:
         name: As it was asked for.
         manifest: Of the bundle, or computed.
         dense: Of the layers as the native core holds them; None for a bundle whose layers ONNX Runtime computes.
+        tower: Likewise of the vision tower.
         max_pixels: The largest area of a picture that the checkpoint allows.
         exported: Whether there is a bundle; otherwise sizes are computed.
     """
@@ -28,6 +29,7 @@ class Subject:
     name: str
     manifest: Manifest
     dense: DenseShape | None
+    tower: VisionTowerInfo | None
     max_pixels: int
     exported: bool
 
@@ -43,7 +45,7 @@ def find_subject(name: str) -> Subject:
     if not path.is_dir():
         shape, precision = find_model(name)
         manifest = planned_manifest(shape, precision)
-        return Subject(f"{shape.name}@{precision}", manifest, shape.dense, shape.max_pixels, False)
+        return Subject(f"{shape.name}@{precision}", manifest, shape.dense, shape.vision_tower, shape.max_pixels, False)
     bundle = Bundle.open(path)
     if bundle.manifest.form != "paged":
         raise ConfigError(
@@ -53,4 +55,4 @@ def find_subject(name: str) -> Subject:
         )
     settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
     dense = DenseShape.of(bundle.manifest) if bundle.manifest.weights else None
-    return Subject(name, bundle.manifest, dense, settings.max_pixels, True)
+    return Subject(name, bundle.manifest, dense, bundle.manifest.vision_tower, settings.max_pixels, True)

@@ -44,13 +44,13 @@ def test_fewer_bits_are_proposed_where_they_help_and_not_where_they_are_used_alr
 
 
 def test_a_smaller_context_is_proposed_where_it_is_what_lacks() -> None:
-    tight = plan("orin-nano-8gb", memory_bytes=int(4.6 * GIB))
+    tight = plan("orin-nano-8gb", memory_bytes=int(4.3 * GIB))
     assert tight.verdict == "tight"
     assert "--max-context 1024" in [remedy.text for remedy in tight.remedies]
 
 
 def test_another_board_is_proposed_where_this_one_cannot_be_helped() -> None:
-    tight = plan("generic-arm64", storage="nvme")
+    tight = plan("generic-arm64", storage="nvme", routing="uniform")
     assert tight.verdict == "tight"
     titles = [remedy.text for remedy in tight.remedies]
     assert titles[0] == "a NVIDIA Jetson Orin Nano 8 GB with nvme"

@@ -20,6 +20,7 @@ from moedge_export.checkpoint import config_architecture
 from moedge_export.estimate import ASSETS_BYTES, GRAPH_BYTES, part_bytes
 from moedge_export.options import ExportOptions
 from moedge_export.pipeline import export_bundle
+from moedge_export.weights import vision_tower_info
 from moedge_runtime.bench.limits import token_bytes
 from moedge_runtime.bench.operations import stored_bytes
 from moedge_runtime.bundle import Bundle, Precision
@@ -69,6 +70,7 @@ def test_the_text_numbers_are_those_of_the_checkpoint() -> None:
     shape = known_models()["qwen3-vl-30b-a3b"]
     assert architecture_of(shape).text == shape.text
     assert architecture_of(shape).vision == shape.vision
+    assert vision_tower_info(architecture_of(shape)) == shape.vision_tower
 
 
 @pytest.mark.parametrize("precision", ["int4", "fp32"])
@@ -89,16 +91,22 @@ def test_a_plan_has_the_bytes_of_layers_that_the_engine_takes(name: str, precisi
         intermediate_size=architecture.intermediate_size,
         attention_bias=architecture.attention_bias,
         vision=architecture.vision,
+        vision_tower=vision_tower_info(architecture),
         weights=any_counts,
         float32=any_counts,
     )
     planned = plan_memory(
-        planned_manifest(shape, precision), 1 << 30, max_context=300, wanted_pixels=4096, dense=shape.dense
+        planned_manifest(shape, precision),
+        1 << 30,
+        max_context=300,
+        wanted_pixels=4096,
+        dense=shape.dense,
+        tower=shape.vision_tower,
     )
     with Engine.open(Bundle.open(tmp_path / "bundle"), EngineOptions(memory_bytes=1 << 30, max_context=300)) as engine:
         taken = engine.plan
         assert taken is not None
-        for part in ("layers", "head", "buffers", "kv_cache"):
+        for part in ("layers", "head", "vision", "patch_bytes", "buffers", "kv_cache"):
             assert getattr(planned, part) == getattr(taken, part), part
     bundle = Bundle.open(tmp_path / "bundle")
     layers = NativeLayers(bundle, 300, threads=1)

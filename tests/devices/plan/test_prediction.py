@@ -113,6 +113,18 @@ def test_a_vision_tower_that_is_loaded_for_each_picture_costs_its_bytes_and_its_
     assert loaded.warm.vision_s - resident.warm.vision_s == pytest.approx(extra)
 
 
+def test_a_vision_tower_that_comes_in_turn_is_read_while_it_computes() -> None:
+    base = case(4.0)
+    for flash, bound in ((1e9, "computing"), (1e7, "flash")):
+        in_turn = replace(
+            base, memory=replace(base.memory, native_vision=True), speeds=replace(base.speeds, flash_in_order=flash)
+        )
+        vision_bytes = sum(entry.nbytes for entry in base.manifest.files if entry.path.startswith("vision"))
+        computing = predicted(6.0).warm.vision_s / 1.7 + base.speeds.vision_loading_s
+        wanted = vision_bytes / flash if bound == "flash" else computing
+        assert predict(in_turn, "skewed").warm.vision_s == pytest.approx(wanted)
+
+
 def test_flash_in_order_is_what_a_prefill_reads_at_and_random_reads_what_its_limit_has() -> None:
     prediction = predicted(bandwidths=Bandwidths(memory=27e9, flash=0.1e9), flash_in_order=0.2e9)
     assert prediction.warm.prefill_limit_s == pytest.approx(prediction.warm.missed_bytes / 0.1e9)
@@ -152,6 +164,7 @@ def test_more_memory_or_a_faster_board_is_never_slower(
         experts=speeds.experts * faster,
         layers=speeds.layers * faster,
         vision=speeds.vision * faster,
+        vision_in_onnxruntime=speeds.vision_in_onnxruntime * faster,
     )
     for changed in (case(memory_gib * more), replace(base, speeds=quick)):
         after = predict(changed, routing, frame)

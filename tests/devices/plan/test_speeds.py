@@ -15,7 +15,8 @@ SOURCE = "moedge doctor 2026-11-26"
 def test_a_board_computes_with_all_its_cores_and_small_ones_count_less() -> None:
     rk3588 = speeds_of(PROFILES["rk3588-16gb"], "nvme", calibration())
     assert rk3588.experts == pytest.approx((4 * 2.3e9 + 4 * 1.8e9 * 0.4) * 16)
-    assert rk3588.layers == rk3588.vision == pytest.approx((4 * 2.3e9 + 4 * 1.8e9 * 0.4) * 7)
+    assert rk3588.layers == pytest.approx((4 * 2.3e9 + 4 * 1.8e9 * 0.4) * 7)
+    assert rk3588.vision == pytest.approx((4 * 2.3e9 + 4 * 1.8e9 * 0.4) * 12)
 
 
 def test_what_was_measured_counts_instead_of_the_clock() -> None:
@@ -30,7 +31,9 @@ def test_what_was_measured_counts_instead_of_the_clock() -> None:
 
 def test_packing_the_vision_tower_takes_as_much_longer_as_computing_it() -> None:
     pi = speeds_of(PROFILES["raspberry-pi-5-8gb"], "nvme", calibration())
-    assert pi.vision_packing_s == pytest.approx(1.8 * 46 / 7 / 4)
+    assert pi.vision == pytest.approx(1.7 * pi.vision_in_onnxruntime)
+    assert pi.vision_packing_s == pytest.approx(1.8 * 78 / 12 / 4)
+    assert pi.vision_loading_s == pytest.approx(0.5 * 78 / 12 / 4)
 
 
 def test_bandwidths_are_those_of_the_storage_that_was_chosen() -> None:
