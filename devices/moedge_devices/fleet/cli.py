@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from moedge_runtime.cli.mqtt import print_or_write
 from moedge_runtime.config.problems import did_you_mean
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.address import parse_broker_url
@@ -157,13 +158,7 @@ def acl(*, path: str, out: Path | None, all_brokers: bool, **options: Any) -> No
     devices = _chosen(load_fleet(path), options["sites"], options["groups"], options["devices"])
     people = {name: options[name] for name in ("operators", "viewers", "home_assistant")}
     text = fleet_acl(devices, bridged=all_brokers, **people)
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        out.write_text(text)
-    except OSError as error:
-        raise ConfigError(f"'{out}' cannot be written ({error.strerror}). Choose another file.") from error
+    print_or_write(text, out)
 
 
 @fleet.command()

@@ -46,6 +46,15 @@ def acl(
         text = acl_text(Access(base, devices, operators, viewers, inboxes, home_assistant, prefix))
     except ValueError as error:
         raise ConfigError(f"The access list cannot be written: {error}.") from error
+    print_or_write(text, out)
+
+
+def print_or_write(text: str, out: Path | None) -> None:
+    """Print `text`, or write it to a file.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
     if out is None:
         click.echo(text, nl=False)
         return
