@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def recorded(bundle: Bundle, case: str) -> Trace:
         for requests in rounds(case):
             for camera, request in zip(("first", "second"), requests, strict=True):
                 steps.clear()
-                engine.ask(replace(request))
+                engine.ask(request)
                 answers.append((camera, list(steps)))
     return Trace(len(text.moe_layers), text.num_experts, text.num_experts_per_tok, 2 * LEARNED, answers)
 

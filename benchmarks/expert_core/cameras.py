@@ -58,14 +58,15 @@ class Settled(NativeExperts):
     def compute(self, *arguments: Any) -> Any:
         """See `ExpertBank.compute`."""
         result = super().compute(*arguments)
-        self.settle()
+        settle(self)
         return result
 
-    def settle(self) -> None:
-        """Wait until nothing is read any more."""
-        reads = -1
-        while reads != (reads := self.statistics().reads):
-            time.sleep(0.002)
+
+def settle(experts: NativeExperts) -> None:
+    """Wait until nothing is read any more."""
+    reads = -1
+    while reads != (reads := experts.statistics().reads):
+        time.sleep(0.002)
 
 
 def open_experts(bundle: Bundle, places: int, ahead: bool) -> NativeExperts:
@@ -96,7 +97,7 @@ def measure(bundle: Bundle, case: str, places: int, *, named: bool, ahead: bool)
 
         def encode_and_wait(images: Any) -> Any:
             features = encode(images)
-            Settled.settle(experts)  # type: ignore[arg-type]
+            settle(experts)
             return features
 
         engine._prefiller._vision.encode = encode_and_wait  # type: ignore[method-assign]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from moedge_runtime.cli.mqtt import print_or_write
 from moedge_runtime.config.problems import did_you_mean
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.address import parse_broker_url
+from moedge_runtime.text_output import print_or_write
 
 from moedge_devices.fleet.load import Device, Fleet, FleetError, load_fleet
 

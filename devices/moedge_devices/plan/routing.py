@@ -20,6 +20,7 @@ TOKEN_STD = 2.26
 SAMPLED_TOKENS = 4000
 
 MOST_TOKENS, BISECTIONS = 1e6, 40
+"""Of the search in `tokens_that_need`."""
 
 Floats = npt.NDArray[np.float64]
 

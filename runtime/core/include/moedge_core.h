@@ -30,7 +30,7 @@ typedef enum {
   MOEDGE_EXPERT_DAMAGED = 3,   /* A record could not be read or its CRC-32C differs: layer, expert, offset are set. */
   MOEDGE_READ_TIMEOUT = 4,     /* A read made no progress for `read_timeout_ms`: layer, expert, offset are set. */
   MOEDGE_BAD_INPUT = 5,        /* Router logits or activations are not finite, or the layer does not exist. */
-  MOEDGE_OUT_OF_MEMORY = 6,    /* `message` says how many bytes could not be had. */
+  MOEDGE_OUT_OF_MEMORY = 6,    /* `message` says how many bytes could not be had; with `os_error`, locked. */
   MOEDGE_FILE_UNUSABLE = 7     /* The file cannot be opened or has another size. */
 } moedge_status;
 

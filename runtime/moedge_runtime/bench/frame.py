@@ -98,7 +98,7 @@ def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
         prefill=Share(timing.prefill_ms / 1e3, prefill.flash_wait_s, prefill.read_bytes, prefill.missed_bytes),
         decode=[_share(earlier, later, info.record_bytes) for earlier, later in pairwise(decoding)],
         pieces=pieces,
-        prefill_experts=(prefilled.hits + prefilled.misses) / len(engine.bundle.manifest.model.text.moe_layers),
+        prefill_experts=(prefilled.hits + prefilled.misses) / len(model.text.moe_layers),
     )
 
 

@@ -8,6 +8,7 @@ import click
 
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.acl import Access, acl_text
+from moedge_runtime.text_output import print_or_write
 
 
 @click.group()
@@ -47,18 +48,3 @@ def acl(
     except ValueError as error:
         raise ConfigError(f"The access list cannot be written: {error}.") from error
     print_or_write(text, out)
-
-
-def print_or_write(text: str, out: Path | None) -> None:
-    """Print `text`, or write it to a file.
-
-    Raises:
-        ConfigError: The file cannot be written.
-    """
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        out.write_text(text)
-    except OSError as error:
-        raise ConfigError(f"'{out}' cannot be written ({error.strerror}). Choose another file.") from error

@@ -31,10 +31,10 @@ def open_experts(bundle: Bundle, options: EngineOptions, plan: MemoryPlan | None
         BundleError: experts.bin cannot be used.
         ConfigError: An option is out of range.
     """
+    if options.mlock and (plan is None or options.experts != "core"):
+        raise ConfigError("Only the native expert core locks its memory. Leave out --mlock (model.mlock).")
     if plan is None:
         return None
-    if options.mlock and options.experts != "core":
-        raise ConfigError("Only the native expert core locks its memory. Leave out --mlock (model.mlock).")
     if options.experts == "numpy":
         return NumpyExperts(bundle, plan.experts)
     if options.experts != "core":

@@ -83,6 +83,13 @@ def test_the_memory_of_the_experts_can_be_locked_and_a_process_that_may_not_says
     assert "Only the native expert core locks its memory. Leave out --mlock (model.mlock)." in numpy.stderr
 
 
+def test_an_inline_bundle_has_no_experts_to_lock(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint")
+    export_bundle(tmp_path / "checkpoint", tmp_path / "inline", ExportOptions(precision="fp32", form="inline"))
+    with pytest.raises(ConfigError, match="Only the native expert core locks its memory"):
+        run(str(tmp_path / "inline"), "What?", "--mlock")
+
+
 def test_streamed_printed_at_once_and_json_are_the_same_text(bundle: str, picture: str) -> None:
     arguments = (bundle, "What is the reading?", "--image", picture, "--max-tokens", "12")
     streamed = run(*arguments).stdout
