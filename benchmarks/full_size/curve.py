@@ -23,7 +23,7 @@ class Budget:
 
     Attributes:
         frames: By kind, one of each round, with the bandwidths around it.
-        answers: Pieces of text of every frame, in the order of `FRAMES`, of each round.
+        answers: Tokens of every frame's answer, in the order of `FRAMES`, of each round.
         peak_bytes: Most memory of the group, page cache included.
         anonymous_bytes: Of the group at the end, page cache excluded.
     """
@@ -32,7 +32,7 @@ class Budget:
     frames: dict[str, list[tuple[FrameMeasurement, Bandwidths]]] = field(
         default_factory=lambda: {name: [] for name in FRAMES}
     )
-    answers: list[list[list[str]]] = field(default_factory=list)
+    answers: list[list[list[int]]] = field(default_factory=list)
     peak_bytes: int = 0
     anonymous_bytes: int = 0
 
@@ -51,13 +51,13 @@ def run_curve(bundle: Path, caps_gib: Sequence[int], rounds: int, bandwidths: Ca
             around = Bandwidths((before.memory + after.memory) / 2, (before.flash + after.flash) / 2)
             for name, frame in zip(FRAMES, measured, strict=True):
                 budget.frames[name].append((frame, around))
-            budget.answers.append([frame.pieces for frame in measured])
+            budget.answers.append([frame.tokens for frame in measured])
             before = after
     return budgets
 
 
 def different_answers(budgets: Sequence[Budget]) -> int:
-    """Answers, of all budgets and rounds, that are not piece by piece those of the first."""
+    """Answers, of all budgets and rounds, that are not token for token those of the first."""
     first = budgets[0].answers[0]
     every = [answers for budget in budgets for answers in budget.answers]
     return sum(answer != wanted for answers in every for answer, wanted in zip(answers, first, strict=True))

@@ -39,7 +39,7 @@ class FrameMeasurement:
         vision_s: The vision tower.
         prefill: Its bytes are those from the call to the first token.
         decode: Each token after the first.
-        pieces: The answer's text as it came.
+        tokens: Of the answer.
         prefill_experts: Different experts of a layer that the prefill chose, on average over the layers.
     """
 
@@ -49,7 +49,7 @@ class FrameMeasurement:
     vision_s: float
     prefill: Share
     decode: list[Share]
-    pieces: list[str]
+    tokens: list[int]
     prefill_experts: float
 
     @property
@@ -75,14 +75,13 @@ def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
     assert experts is not None and plan is not None
     assert info is not None, "an inline bundle has no records"
     moments: list[_Moment] = []
-    pieces: list[str] = []
 
     def look() -> bool:
         moments.append(_Moment(perf_counter(), read_bytes(), experts.statistics()))
         return False
 
     look()
-    answer = engine.ask(request, on_text=pieces.append, should_stop=look)
+    answer = engine.ask(request, should_stop=look)
     look()
     timing, start = answer.timing, moments[0]
     model = engine.bundle.manifest.model
@@ -97,7 +96,7 @@ def measure_frame(engine: Engine, request: AskRequest) -> FrameMeasurement:
         vision_s=timing.vision_ms / 1e3,
         prefill=Share(timing.prefill_ms / 1e3, prefill.flash_wait_s, prefill.read_bytes, prefill.missed_bytes),
         decode=[_share(earlier, later, info.record_bytes) for earlier, later in pairwise(decoding)],
-        pieces=pieces,
+        tokens=list(answer.tokens),
         prefill_experts=(prefilled.hits + prefilled.misses) / len(model.text.moe_layers),
     )
 

@@ -39,7 +39,7 @@ class ScriptedEngine:
         counts = {name: getattr(self.done, name) + count for name, count in (counts | {"reads": reads}).items()}
         self.done = replace(self.done, flash_wait_ms=self.done.flash_wait_ms + wait_ms, **counts)
 
-    def ask(self, _request: AskRequest, on_text: Callable[[str], None], should_stop: Callable[[], bool]) -> Any:
+    def ask(self, _request: AskRequest, should_stop: Callable[[], bool]) -> Any:
         assert not any(should_stop() for _ in range(7 if self.plan.native_vision else 0))
         self.work(1.0, reads=self.preloaded, preloaded=self.preloaded)  # vision
         for _ in range(2):
@@ -49,9 +49,8 @@ class ScriptedEngine:
         for index in range(3):
             assert not should_stop()
             self.work(0.1 * (index + 1), reads=index, hits=1, misses=index)
-            on_text(f"piece {index}")
         timing = SimpleNamespace(preprocess_ms=200.0, vision_ms=800.0, prefill_ms=2000.0)
-        return SimpleNamespace(timing=timing, prompt_tokens=230, cached_tokens=4, image_tokens=220)
+        return SimpleNamespace(timing=timing, prompt_tokens=230, cached_tokens=4, image_tokens=220, tokens=(7, 8, 9))
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_a_prefill_and_each_decoded_token_get_their_own_time_bytes_and_wait(
     assert (frame.prefill.seconds, frame.prefill.flash_wait_s, frame.prefill.read_bytes) == (2.0, 0.5, 2000)
     assert [share.seconds for share in frame.decode] == pytest.approx([0.1, 0.2, 0.3])
     assert [share.read_bytes for share in frame.decode] == [0, 100, 200]
-    assert frame.pieces == ["piece 0", "piece 1", "piece 2"]
+    assert frame.tokens == [7, 8, 9]
 
 
 def test_the_experts_of_a_prefill_are_counted_by_layer_and_those_of_decoding_are_not_among_them(

@@ -10,7 +10,7 @@ TOKEN_BYTES = 1_000_000_000  # 0.1 s at SPEEDS
 
 def frame(prefill_s: float = 3.0, wait_s: float = 1.0, missed: float = 2.5e9, tokens: int = 12) -> FrameMeasurement:
     decode = [Share(0.2 if index < 10 else 0.4, 0.0, 1000 * (index + 1), 0.0) for index in range(tokens)]
-    return FrameMeasurement(226, 220, 0.1, 0.5, Share(prefill_s, wait_s, 3_000_000_000, missed), decode, ["a"], 60.0)
+    return FrameMeasurement(226, 220, 0.1, 0.5, Share(prefill_s, wait_s, 3_000_000_000, missed), decode, [7], 60.0)
 
 
 def test_the_time_to_the_first_token_is_the_sum_of_its_parts() -> None:
