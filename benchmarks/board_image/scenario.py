@@ -181,7 +181,7 @@ class Scenario:
         self._say(f": >{GRUBENV}; sync")
         self._cut_power()
         self._board = Board(self._disk, self._works.updates, self._log, self._clock)
-        said = self._machine.wait_for("moedge: slot (.*)", BOOT_S)[1]
+        said = self._machine.wait_for(r"moedge: slot (.*\))", BOOT_S)[1]
         self._machine.wait_for("Exiting boot services", BOOT_S)
         self._holds("an empty grubenv boots the last good slot", said.startswith("A of A B (A_OK=1"), said)
 
