@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from moedge_runtime.config import CameraConfig
-from moedge_runtime.config.camera import without_credentials
+from moedge_runtime.config.camera import SCHEMES, without_credentials
 from pydantic import ValidationError
 
 
@@ -66,6 +66,12 @@ def test_every_key_is_typed(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said(source: str, keys: dict[str, Any], problem: str) -> None:
     assert refusal(source, **keys) == problem
+
+
+def test_the_schemes_are_those_of_the_cameras() -> None:
+    from moedge_runtime.camera.open import _SOURCES
+
+    assert tuple(_SOURCES) == SCHEMES
 
 
 def test_two_wrong_keys_are_told_together() -> None:

@@ -474,16 +474,6 @@ def test_a_damaged_bundle_ends_the_daemon_before_any_camera_is_opened(tmp_path: 
         finished(tmp_path, tmp_path / "nothing", broker)
 
 
-def test_an_unknown_scheme_ends_the_daemon_at_once(tmp_path: Path, bundle: Path, broker: BrokerAddress) -> None:
-    with pytest.raises(ConfigError) as caught:
-        finished(tmp_path, bundle, broker, cameras={"panel": {"source": "gopher:x"}})
-    assert str(caught.value) == (
-        f"Configuration '{tmp_path}/moedge.yaml' has 1 error:\n"
-        "  line 10: cameras.panel.source: Camera source 'gopher:x' has a scheme that moedge does not know. "
-        "Known are v4l2:, csi:, rtsp:, rtsps:, http:, https:, exec:, file:, folder:."
-    )
-
-
 def test_a_watch_that_the_model_refuses_ends_the_daemon_before_it_connects(
     place: Path, bundle: Path, broker: BrokerAddress
 ) -> None:
