@@ -267,7 +267,7 @@ class MqttClient:
             except BrokerError as error:
                 if error.key != SUBSCRIPTION_REFUSED:
                     raise
-                self._complain(topic, str(error))
+                self._complain(topic, SUBSCRIPTION_REFUSED, str(error))
 
     def _serve(self, session: Session, events: queue.SimpleQueue[_Event]) -> None:
         """Publish and note acknowledgements until the connection is lost or everything is said."""
@@ -326,12 +326,12 @@ class MqttClient:
 
     def _refused(self, message: Message, what: str, reason: str) -> None:
         self.counters.refused += 1
-        self._complain(message.topic, f"{what}: {reason}.")
+        self._complain(message.topic, reason, f"{what}: {reason}.")
 
-    def _complain(self, topic: str, text: str) -> None:
-        """Log an error of a topic, once for any number of equal ones."""
-        if (topic, text) not in self._complaints:
-            self._complaints.add((topic, text))
+    def _complain(self, topic: str, reason: str, text: str) -> None:
+        """Log an error of a topic, once for any number with the same reason."""
+        if (topic, reason) not in self._complaints:
+            self._complaints.add((topic, reason))
             log.error("%s", text)
 
     def _suspect_message(self) -> None:

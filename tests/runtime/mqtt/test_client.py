@@ -362,10 +362,12 @@ def test_a_message_too_large_for_the_broker_is_reported_once_and_the_others_arri
     client.publish(lasting(1))
     client.start()
     with Listener(address, "d/#") as listener:
+        wait_connected(client)
+        client.publish(Message("d/info", b"x" * 31_000, retain=True))
         client.publish(lasting(2))
         listener.message("d/answer", "2")
     assert client.close(DEADLINE_S)
-    assert (client.counters.connects, client.counters.refused) == (1, 2)
+    assert (client.counters.connects, client.counters.refused) == (1, 3)
     errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [
         f"A message of {size} bytes on '{topic}' is not sent: the broker takes packets of 20,000 bytes at most."
