@@ -403,7 +403,7 @@ class Config(Frozen):
         MetricsConfig | None,
         BeforeValidator(_embedded_switch, json_schema_input_type=bool | MetricsConfig | None),
     ] = MetricsConfig()
-    """/metrics and /healthz: where they are; false for neither."""
+    """/metrics, /healthz and /readiness: where they are; false for none."""
     web: WebConfig | None = None
     """The local web page; without this section there is none."""
     protection: ProtectionConfig = ProtectionConfig()

@@ -10,7 +10,7 @@ from moedge_runtime.config import Config, MetricsConfig, WebConfig
 from moedge_runtime.daemon.bridge import Bridge
 from moedge_runtime.daemon.commands import Commands
 from moedge_runtime.daemon.job_queue import JobQueue
-from moedge_runtime.daemon.liveness import liveness
+from moedge_runtime.daemon.liveness import liveness, readiness
 from moedge_runtime.daemon.metrics import DaemonMetrics, Snapshot, pace
 from moedge_runtime.daemon.page_host import DaemonPage
 from moedge_runtime.daemon.protection import Protection
@@ -121,7 +121,7 @@ class Outlets:
     def _server(self, settings: MetricsConfig | WebConfig) -> HttpServer:
         hosts = Hosts(settings.hosts)
         if isinstance(settings, MetricsConfig):
-            monitoring = Monitoring(self._metrics.text, self._liveness)
+            monitoring = Monitoring(self._metrics.text, self._liveness, self._readiness)
             return HttpServer("The monitoring", settings.listen, settings.port, monitoring, hosts)
         page = Page(self._page, Sessions(self._token or ""))
         return HttpServer("The page", settings.listen, settings.port, page, hosts)
@@ -152,3 +152,7 @@ class Outlets:
         if serving is None:
             return liveness(None, 0.0)
         return liveness(serving.bridge.health(), serving.worker.silent_s())
+
+    def _readiness(self) -> tuple[bool, dict[str, Any]]:
+        serving = self._serving
+        return readiness(serving is not None, serving.worker.silent_s() if serving is not None else 0.0)
