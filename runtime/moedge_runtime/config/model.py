@@ -68,6 +68,10 @@ def _embedded_switch(value: object) -> object:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
+def _log_switch(value: object) -> object:
+    return {True: "warning", False: None}[value] if isinstance(value, bool) else value
+
+
 def _snapshots_switch(value: object) -> object:
     return {"publish": value} if isinstance(value, bool) else value
 
@@ -189,6 +193,11 @@ class MqttConfig(Frozen):
         BeforeValidator(_embedded_switch, json_schema_input_type=bool | HomeAssistantConfig | None),
     ] = None
     """true, or options: announce the device to Home Assistant."""
+    log: Annotated[
+        Literal["error", "warning", "info"] | None,
+        BeforeValidator(_log_switch, json_schema_input_type=Literal["error", "warning", "info"] | bool | None),
+    ] = "warning"
+    """Least level of the lines of the log that are published; off for none. `log.level` holds as well."""
     remote_config: bool = True
     """Whether the request `config` may replace this file. It may never add commands (`exec:`)."""
 

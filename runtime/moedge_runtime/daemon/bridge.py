@@ -27,6 +27,7 @@ from moedge_runtime.daemon.events import (
     pending_event,
 )
 from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.log_topic import LogTopic, redactor
 from moedge_runtime.daemon.reader import CameraReader, State
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
 from moedge_runtime.daemon.snapshot import encode_jpeg
@@ -53,6 +54,7 @@ from moedge_runtime.mqtt.payloads import (
     DeviceStatus,
     EventPayload,
     HomeAssistantDevice,
+    LogPayload,
     ModelInfo,
     MqttHealth,
     Snapshot,
@@ -129,6 +131,8 @@ class Bridge:
             spool=self._spool,
         )
         jobs.has_room = self.client.has_room
+        level = config.mqtt.log
+        self._log = LogTopic(level, self._publish_log, redactor(config)) if level else None
 
     def start(self, *, before: Config | None = None) -> None:
         """Publish discovery, info and the cameras' first states, in this order on every connect, and begin to connect.
@@ -158,6 +162,14 @@ class Bridge:
                 )
         self.publish_health()
         self.client.start()
+        if self._log is not None:
+            logging.getLogger().addHandler(self._log)
+
+    def close(self, timeout_s: float, *, farewell: bool) -> bool:
+        """Publish the log no more, and close the client; see MqttClient.close."""
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+        return self.client.close(timeout_s, farewell=farewell)
 
     @property
     def model_name(self) -> str:
@@ -301,6 +313,7 @@ class Bridge:
                 queued=queued,
                 dropped=dropped,
                 refused=counters.refused,
+                log_dropped=(self._log.dropped if self._log else 0) + counters.lost,
                 certificate_ends_at=ends_at(cert) if (cert := self._config.mqtt.cert) else None,
                 spool=self._spool_health(),
             ),
@@ -349,6 +362,9 @@ class Bridge:
             precision=precision_of(manifest),
             manifest_sha256=manifest_sha256(self._bundle),
         )
+
+    def _publish_log(self, line: LogPayload) -> bool:
+        return self.client.offer(Message(self.topics.log, line.encode(), qos=0))
 
     def _publish_info(self) -> None:
         self.client.publish(Message(self.topics.info, self.info().encode(), retain=True))

@@ -175,6 +175,7 @@ FAMILIES = (
     Family("mqtt_queued", False, "Messages not acknowledged by the broker.", (), _mqtt("queued")),
     Family("mqtt_dropped", True, "Messages dropped from memory.", (), _mqtt("dropped")),
     Family("mqtt_refused", True, "Messages that the broker refused.", (), _mqtt("refused")),
+    Family("mqtt_log_dropped", True, "Lines of the log not published.", (), _mqtt("log_dropped")),
     Family(
         "mqtt_certificate_end_timestamp_seconds",
         False,

@@ -194,7 +194,7 @@ class Daemon:
         stays = self._reload is not None and reload.keeps_status(config, setup.config)
         if not stays:
             tell()
-        if not bridge.client.close(FAREWELL_S, farewell=not stays) and not stays:
+        if not bridge.close(FAREWELL_S, farewell=not stays) and not stays:
             log.error("The broker did not confirm the status 'stopped'.")
         if stays:
             tell()  # over the next connection, so that whoever hears it can send the next request

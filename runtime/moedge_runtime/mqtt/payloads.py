@@ -336,6 +336,8 @@ class MqttHealth(Payload):
     """From memory."""
     refused: int
     """By the broker's access list or limits."""
+    log_dropped: int = 0
+    """Lines of the log that were not published: there was no broker, or too many came."""
     certificate_ends_at: Timestamp | None
     """That of the device, `mqtt.cert`; null without one, or if it cannot be read."""
     spool: SpoolHealth | None
@@ -385,6 +387,22 @@ class ConfigResult(Payload):
     """Whether the configuration differs from the one before."""
     model_loaded: bool
     """Whether the model had to be loaded again."""
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class LogPayload(Payload):
+    """`<base>/<device>/log`."""
+
+    at: Timestamp
+    clock_synced: bool | None
+    level: LogLevel
+    namespace: str
+    """Which part of moedge says it."""
+    message: str
+    dropped: int
+    """Lines that were not published, since the start or the last reload."""
 
 
 class HomeAssistantDevice(Payload):

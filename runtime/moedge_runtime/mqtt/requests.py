@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moedge_runtime.errors import RequestError
+from moedge_runtime.mqtt.payloads import LogLevel
 from moedge_runtime.strict_json import parse_json
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -15,7 +16,6 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_CONFIG_REQUEST_BYTES = 512 * 1024
 """A configuration may hold many questions with their schemas."""
 
-LogLevel = Literal["debug", "info", "warning", "error"]
 Transaction = Annotated[str, Field(max_length=256)] | int
 
 

@@ -20,6 +20,7 @@ from moedge_runtime.mqtt.payloads import (
     ErrorInfo,
     EventAlert,
     EventPayload,
+    LogPayload,
     ModelInfo,
     MotionPayload,
     MqttHealth,
@@ -204,6 +205,15 @@ EXAMPLES: dict[str, Payload] = {
             certificate_ends_at=CAPTURED + timedelta(days=90),
             spool=SPOOL,
         ),
+    ),
+    "log": LogPayload(
+        at=CAPTURED,
+        clock_synced=True,
+        level="error",
+        namespace="moedge_runtime.daemon.reader",
+        message="Camera 'panel' (rtsp://10.0.0.7/s1) failed: It gave no frame for 10.0 s. Check the address and the "
+        "cable. Retrying within 10 s.",
+        dropped=0,
     ),
     "watch_state": watch_state(ANSWER),
     "home_assistant": announcement(
