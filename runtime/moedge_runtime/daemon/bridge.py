@@ -91,6 +91,7 @@ class Bridge:
         on_request: Set by the daemon before `start`.
         on_answer: Called with every answer that was made, on the model's thread; likewise.
         board: Says how the board is; likewise.
+        restart_required: What `info` says of that; likewise.
         on_asked: Called for every frame about which the model was asked, with whether it answered; likewise.
     """
 
@@ -108,6 +109,7 @@ class Bridge:
         self.on_request: Callable[[Received], None] = lambda message: None
         self.on_answer: Callable[[Job, Result, AnswerPayload], None] = lambda job, result, answer: None
         self.board: Callable[[], BoardHealth] = BoardHealth
+        self.restart_required = False
         self.on_asked: Callable[[bool], None] = lambda answered: None
         self._model = self._describe_model()
         self._answer_model = AnswerModel(
@@ -286,6 +288,7 @@ class Bridge:
             clock_synced=clock_synced(),
             system=self._system,
             model=self._model,
+            restart_required=self.restart_required,
             config_file=str(source.absolute()) if (source := self._config.source) else None,
             config=self._config.public(),
             config_schema=config_schema(),

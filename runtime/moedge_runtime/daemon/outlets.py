@@ -81,10 +81,12 @@ class Outlets:
         serving.bridge.board = self._board
         self._page.serve(serving.config, serving.bridge, serving.handler)
         self._serving = serving
+        self.protection.on_change = serving.bridge.publish_health
 
     def rest(self) -> None:
         """There are no such parts for now."""
         self._serving = None
+        self.protection.on_change = lambda: None
         self._page.rest()
 
     def stop(self) -> None:
@@ -136,6 +138,7 @@ class Outlets:
             {
                 "temperature_c": reading.hottest_c,
                 "under_voltage": reading.under_voltage,
+                "power_mode": reading.power_mode,
                 "pace": pace(self.protection.level),
             }
         )

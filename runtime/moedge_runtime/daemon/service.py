@@ -81,6 +81,7 @@ class Daemon:
     ) -> None:
         self._config, self._open_answerer, self._verify = config, open_answerer, verify
         self._asked_to_exit_when_done, self._log_level = exit_when_done, log_level
+        self._log_format = config.log.format
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._commands = Commands(self._wake.set)
@@ -168,6 +169,7 @@ class Daemon:
             commands=self._commands,
         )
         bridge.on_request = handler.handle
+        bridge.restart_required = config.log.format != self._log_format
         bridge.on_asked = self._state.answer
         worker = Worker(self._jobs, setup.answerer)
         self._outlets.serve(Serving(config, bridge, self._jobs, handler, worker))

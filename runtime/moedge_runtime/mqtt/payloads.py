@@ -244,6 +244,8 @@ class ModelInfo(Payload):
 class SystemInfo(Payload):
     """The operating system in `info`."""
 
+    board: str | None = None
+    """What its device tree or firmware calls the machine; null if they do not say."""
     name: str | None
     """As os-release has it; null if it has none."""
     image_version: str | None
@@ -264,6 +266,8 @@ class DeviceInfo(Payload):
     """As in an answer."""
     system: SystemInfo
     model: ModelInfo
+    restart_required: bool = False
+    """The configuration has another value of a key that is read at start only."""
     config_file: str | None
     """Where it was read from: `--config`, or what was pushed in its place."""
     config: dict[str, Any]
@@ -351,6 +355,8 @@ class BoardHealth(Payload):
     """Of the hottest sensor; null if there is none."""
     under_voltage: bool | None = None
     """Whether the power supply is too weak now; null where nothing says so."""
+    power_mode: str | None = None
+    """Of a Jetson, by its name; null elsewhere."""
     pace: Literal["normal", "slow", "slower"] = "normal"
     """slow and slower: answers are spaced out, because of heat or weak power."""
 

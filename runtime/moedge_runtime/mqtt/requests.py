@@ -16,6 +16,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_CONFIG_REQUEST_BYTES = 512 * 1024
 """A configuration may hold many questions with their schemas."""
 
+Freshness = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None
 Transaction = Annotated[str, Field(max_length=256)] | int
 
 
@@ -43,6 +44,8 @@ class AskCommand(Request):
     """Put the reasoning into the answer."""
     deadline: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
     """Seconds from now after which nobody wants the answer any more."""
+    freshness: Freshness = None
+    """Seconds that the frame may be old; null for any age."""
 
 
 class SnapshotCommand(Request):
@@ -50,6 +53,8 @@ class SnapshotCommand(Request):
 
     camera: Annotated[str, Field(max_length=64)] | None = None
     """May be left out if there is one camera."""
+    freshness: Freshness = None
+    """As for `ask`."""
 
 
 class ConfigCommand(Request):

@@ -13,7 +13,7 @@ import yaml
 from moedge_runtime.config import ProtectionConfig, load_config
 from moedge_runtime.daemon import liveness
 from moedge_runtime.daemon.answerer import ExpertUse
-from moedge_runtime.daemon.board import Reading, Zone
+from moedge_runtime.daemon.board import FlashLife, Reading, Zone
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.metrics import BOARD_FAMILIES, FAMILIES, PREFIX, DaemonMetrics
 from moedge_runtime.daemon.preflight import check_config
@@ -340,11 +340,15 @@ def test_a_hot_board_makes_the_model_rest_between_answers() -> None:
 
 
 def test_temperature_and_pace_are_in_the_metrics() -> None:
-    reading = Reading((Zone("cpu-thermal", 78.5), Zone("gpu", 60.0)), under_voltage=True)
+    zones = (Zone("cpu-thermal", 78.5), Zone("gpu", 60.0))
+    reading = Reading(zones, under_voltage=True, power_mode="MAXN", flash=(FlashLife("mmcblk0", "a", 0.3),))
     protection = Protection(ProtectionConfig(), lambda: reading)
     protection.look()
     text = DaemonMetrics(protection, lambda: None).text().decode()
     assert 'moedge_temperature_celsius{zone="cpu-thermal"} 78.5' in text
     assert "moedge_under_voltage 1.0" in text
     assert "moedge_pace 2.0" in text
+    assert 'moedge_power_mode{mode="MAXN"} 1.0' in text
+    assert 'moedge_flash_life_used_ratio{device="mmcblk0",memory="a"} 0.3' in text
+    assert float(re.search(r"^moedge_written_bytes_total (\S+)$", text, re.M)[1]) >= 0  # type: ignore[index]
     assert "moedge_serving 0.0" in text

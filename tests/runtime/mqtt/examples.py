@@ -160,7 +160,12 @@ EXAMPLES: dict[str, Payload] = {
         version="0.1.0",
         started_at=CAPTURED - timedelta(minutes=5),
         clock_synced=True,
-        system=SystemInfo(name="Debian GNU/Linux 12 (bookworm)", image_version="2026.12", slot="B"),
+        system=SystemInfo(
+            board="Raspberry Pi 5 Model B Rev 1.0",
+            name="Debian GNU/Linux 12 (bookworm)",
+            image_version="2026.12",
+            slot="B",
+        ),
         model=ModelInfo(
             name=MODEL.name,
             architecture="Qwen3VLMoeForConditionalGeneration",
