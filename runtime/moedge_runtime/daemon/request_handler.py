@@ -22,6 +22,7 @@ from moedge_runtime.mqtt.message import Message, Received
 from moedge_runtime.mqtt.payloads import AnswerPayload, Payload, Response, Snapshot
 from moedge_runtime.mqtt.requests import (
     AskCommand,
+    BackupCommand,
     ConfigCommand,
     LogLevelCommand,
     Request,
@@ -52,7 +53,7 @@ class RequestHandler:
         answer: Makes the payload of a finished job.
         readers: What `health`, `info` and `config` return.
         snapshot: Publishes the picture of a frame of a camera.
-        commands: Where requests go that change the daemon itself.
+        commands: Where requests go that change the daemon itself, or take a while.
     """
 
     def __init__(
@@ -127,7 +128,8 @@ class RequestHandler:
                 self._respond(sender, data=outcome)
 
         new = request if isinstance(request, ConfigCommand) else ConfigCommand()
-        self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file))
+        hot_set = not isinstance(request, BackupCommand) or request.hot_set
+        self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file, hot_set=hot_set))
 
     def ask(self, command: AskCommand, deliver: Callable[[AnswerPayload | MoedgeError], None]) -> None:
         """Put the question of a request into the model's queue; `deliver` gets the answer, on any thread.

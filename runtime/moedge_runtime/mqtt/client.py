@@ -102,6 +102,10 @@ class MqttClient:
         spool: Closed by `close`.
         backoff: Delays between attempts.
         tls_check_s: Seconds between two looks whether certificates were renewed.
+
+    Attributes:
+        counters: What happened since the start.
+        largest_packet_bytes: What the broker takes at most; None if it has not said.
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class MqttClient:
             else None
         )
         self.counters = MqttCounters()
+        self.largest_packet_bytes: int | None = None
 
     def start(self) -> None:
         """Begin to connect, in the background and for as long as it takes."""
@@ -192,6 +197,10 @@ class MqttClient:
         with self._changed:
             spooled = self._spool.messages if self._spool else 0
             return len(self._outbox) + spooled, self._outbox.dropped
+
+    def waiting_bytes(self) -> int:
+        """Payloads of answers and responses that are in memory only and not delivered."""
+        return sum(len(message.payload) for message in self.rest())
 
     def rest(self) -> list[Message]:
         """Answers and responses that are in memory only and not delivered."""
@@ -260,6 +269,7 @@ class MqttClient:
             on_lost=lambda reason: events.put(_Lost(reason)),
         )
         session.open()
+        self.largest_packet_bytes = session.maximum_packet_bytes
         try:
             session.subscribe(self._requests, retained=False)
             self._subscribe_also(session)

@@ -411,6 +411,21 @@ class LogPayload(Payload):
     """Lines that were not published, since the start or the last reload."""
 
 
+class BackupResult(Payload):
+    """`data` of a response to `backup`."""
+
+    name: str
+    """For a file."""
+    bytes: int
+    """Of the zip."""
+    sha256: str
+    """Of the zip."""
+    left_out: list[str]
+    """What the configuration names and is not in it."""
+    zip: str
+    """The zip in base64."""
+
+
 class HomeAssistantDevice(Payload):
     """`<prefix>/device/<device>/config`; Home Assistant's MQTT discovery for devices gives the keys."""
 

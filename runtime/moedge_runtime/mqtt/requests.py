@@ -72,6 +72,13 @@ class ConfigCommand(Request):
         return self
 
 
+class BackupCommand(Request):
+    """Everything that makes the device what it is."""
+
+    hot_set: bool = True
+    """With what was learnt about experts, most of its size."""
+
+
 class LogLevelCommand(Request):
     """How much is logged."""
 
@@ -85,6 +92,7 @@ COMMANDS: dict[str, type[Request]] = {
     "health": Request,
     "info": Request,
     "config": ConfigCommand,
+    "backup": BackupCommand,
     "reload": Request,
     "restart": Request,
     "log_level": LogLevelCommand,

@@ -12,6 +12,7 @@ from moedge_runtime.mqtt.payloads import (
     AnswerPayload,
     AnswerTiming,
     AnswerTokens,
+    BackupResult,
     CameraHealth,
     CameraStatus,
     DeviceHealth,
@@ -235,6 +236,17 @@ EXAMPLES: dict[str, Payload] = {
             id="01KAR428M2Q7C5X9B1D3F4G6HJ", camera="panel", captured_at=CAPTURED, clock_synced=True, snapshot=SNAPSHOT
         ).model_dump(mode="json"),
         transaction="s-3",
+    ),
+    "response_backup": Response(
+        status="ok",
+        data=BackupResult(
+            name="moedge-panel-01-20261123T081530Z.zip",
+            bytes=48_211,
+            sha256=SNAPSHOT.sha256,
+            left_out=[],
+            zip="UEsDBBQAAAAIAA…",
+        ).model_dump(mode="json"),
+        transaction="b-1",
     ),
     "response_config_error": Response(
         status="error",
