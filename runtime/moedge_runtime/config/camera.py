@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Set
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
@@ -44,14 +44,21 @@ _SCHEMES_BY_KEY = {
 }
 
 
-def camera_problems(source: str, keys: Set[str]) -> list[str]:
-    """What is wrong with the `keys` that a camera with `source` was given."""
-    scheme = source.partition(":")[0]
-    return [
-        f"{key} is for {', '.join(f'{name}:' for name in schemes)} and does nothing for {scheme}:; remove it"
+def camera_problems(camera: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    """What keys of a camera ask of each other: key and sentence. Works on values that nobody has checked yet."""
+    source = camera.get("source")
+    scheme = source.partition(":")[0] if isinstance(source, str) else ""
+    problems = [
+        (key, f"this is for {', '.join(f'{name}:' for name in schemes)} and does nothing for {scheme}:; remove it")
         for key, schemes in _SCHEMES_BY_KEY.items()
-        if key in keys and scheme not in schemes
+        if key in camera and scheme in SCHEMES and scheme not in schemes
     ]
+    if camera.get("password") is not None and camera.get("username") is None:
+        problems.append(("password", "a password needs a username"))
+    form = camera.get("format")
+    if isinstance(form, str) and form != "mjpeg" and camera.get("size") is None:
+        problems.append(("format", f"raw frames ({form}) need a size, for example 1280x720"))
+    return problems
 
 
 def without_credentials(source: str) -> str:

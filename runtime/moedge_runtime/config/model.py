@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from moedge_runtime.config.camera import CameraSource, CheckDelay, FrameSize, camera_problems, without_credentials
+from moedge_runtime.config.camera import CameraSource, CheckDelay, FrameSize, without_credentials
 from moedge_runtime.config.frames import (
     AlertConfig,
     BoxValue,
@@ -254,13 +254,8 @@ class CameraConfig(Frozen):
     """false: the camera is listed as disabled and never opened."""
 
     @model_validator(mode="after")
-    def _keys_fit_the_source(self) -> CameraConfig:
-        problems = camera_problems(self.source, self.model_fields_set)
-        if self.password is not None and self.username is None:
-            problems.append("a password needs a username")
-        if self.format != "mjpeg" and self.size is None:
-            problems.append(f"raw frames ({self.format}) need a size, for example 1280x720")
-        problems += [
+    def _zones_are_in_the_picture(self) -> CameraConfig:
+        problems = [
             crop_problem(name, polygon, self.crop)
             for name, polygon in self.zones.items()
             if not overlaps(polygon, self.crop)

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from moedge_runtime.config.camera import camera_problems
 from moedge_runtime.config.model import Config
 from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.config.values import NAME_PATTERN
@@ -62,6 +63,7 @@ def reference_problems(raw: Any) -> Problems:
         if isinstance(name, str) and names.setdefault(name, index) != index:
             problems.append((("watches", index, "name"), f"'{name}' is also the name of watches[{names[name]}]"))
     for name, camera in cameras.items():
+        problems += [(("cameras", str(name), key), text) for key, text in camera_problems(_mapping(camera))]
         if root.get("exit_when_done") is True and _mapping(camera).get("loop") is True:
             problems.append((("cameras", str(name), "loop"), LOOP_NEVER_ENDS))
     return problems

@@ -106,8 +106,8 @@ mqtt:
   password: ${NOPE}
 cameras:
   request: {source: panel.mp4}
-  b: {source: "file:x.mp4", loop: maybe}
-  gate: {source: "rstp://10.0.0.7/s1?token=s3cret"}
+  b: {source: "file:x.mp4", loop: maybe, transport: tcp}
+  gate: {source: "rstp://10.0.0.7/s1?token=s3cret", password: "x"}
   door: {source: "csi:left"}
   yard: {source: "exec:grab 'all"}
 watches:
@@ -119,7 +119,7 @@ watches:
   - {name: a, camera: b, question: "", json_schema: nope.json}
 """
     assert refusal(tmp_path, text).splitlines() == [
-        f"Configuration '{tmp_path}/moedge.yaml' has 18 errors:",
+        f"Configuration '{tmp_path}/moedge.yaml' has 20 errors:",
         "  line 2: device: got 'panel 01'; use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -",
         "  line 3: model.threads: got 'many'; should be a valid integer, unable to parse string as an integer",
         "  line 4: mqtt: give exactly one of url (a broker that runs) and embedded (one started here)",
@@ -130,6 +130,8 @@ watches:
         "  line 8: cameras.request.source: got 'panel.mp4'; write a scheme and what it reads, for example "
         "file:panel.mp4 or rtsp://10.0.0.7/stream1",
         "  line 9: cameras.b.loop: got 'maybe'; should be a valid boolean, unable to interpret input",
+        "  line 9: cameras.b.transport: this is for rtsp:, rtsps: and does nothing for file:; remove it",
+        "  line 10: cameras.gate.password: a password needs a username",
         "  line 10: cameras.gate.source: got 'rstp://10.0.0.7/s1?…'; there is no source 'rstp:'; known are: v4l2:, "
         "csi:, rtsp:, rtsps:, http:, https:, exec:, file:, folder:. Did you mean 'rtsp'?",
         "  line 11: cameras.door.source: got 'csi:left'; write the number of the camera, for example csi:0",
