@@ -27,8 +27,8 @@ ENV RUNTIME_DIRECTORY=/run/moedge
 USER ${UID}
 WORKDIR /var/lib/moedge
 VOLUME /var/lib/moedge
-# Unhealthy while the model is stuck, not while a camera or the broker is away. Loading a model from flash takes minutes.
+# Healthy once the model is loaded, unhealthy while it is stuck, not while a camera or the broker is away. Loading a model from flash takes minutes.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=15m \
-    CMD ["/usr/lib/moedge/bin/python", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 9740, timeout=8); c.request('GET', '/healthz'); r = c.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)"]
+    CMD ["/usr/lib/moedge/bin/python", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 9740, timeout=8); c.request('GET', '/readiness'); r = c.getresponse(); print(r.read().decode()); sys.exit(r.status != 200)"]
 ENTRYPOINT ["moedge"]
 CMD ["run", "--config", "/etc/moedge/moedge.yaml"]

@@ -123,7 +123,7 @@ def test_the_daemon_of_compose_answers_is_healthy_is_scraped_and_ends(
             "right answers of the daemon", right, f"of {len(answers)}", len(answers) - 1, right >= len(answers) - 1
         )
         healthy = container.run(*check[1:])
-        assert json.loads(healthy)["status"] == "ok", healthy
+        assert json.loads(healthy)["ready"] is True, healthy
         (up,) = wait_for(lambda: query('up{job="moedge"} == 1'))
         assert up["metric"]["instance"] == "moedge:9740"
         (counted,) = wait_for(lambda: query("sum(moedge_answers_total) > 0"))

@@ -11,7 +11,7 @@ from typing import IO, Any, TypeVar
 
 import click
 from moedge_runtime import __version__
-from moedge_runtime.config.problems import did_you_mean
+from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.errors import ConfigError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from moedge_runtime.config.problems import did_you_mean
+from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.text_output import print_or_write

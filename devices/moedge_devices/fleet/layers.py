@@ -13,13 +13,15 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from moedge_runtime.config.environment import substitute
-from moedge_runtime.config.problems import did_you_mean
+from moedge_runtime.config.secrets import secrets
+from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.config.values import read_json_schema
 from moedge_runtime.config.yaml_lines import Path, Problems
 
-from moedge_devices.fleet.secrets import HOW, secrets
 from moedge_devices.fleet.shape import layer_shape
 from moedge_devices.fleet.tree import Branch, merge, remove
+
+HOW = "no secret may be in a fleet file: write ${NAME} and set the environment variable NAME on the board"
 
 _OWN_KEYS = {
     "version": "the version of moedge.yaml is set when it is rendered; remove it",

@@ -20,9 +20,8 @@ from moedge_runtime.mqtt.topics import Topics
 from pydantic import ValidationError
 
 from moedge_devices.data_files import profile_names
-from moedge_devices.fleet.layers import LayerWalk, Placed, layer_path
+from moedge_devices.fleet.layers import HOW, LayerWalk, Placed, layer_path
 from moedge_devices.fleet.model import FLEET_VERSION, BundleVersion, FleetFile, Update
-from moedge_devices.fleet.secrets import HOW
 from moedge_devices.fleet.tree import Branch, origin_of
 
 MAX_VALUES = 2_000_000

@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 from moedge_runtime.config.schema import config_schema
+from moedge_runtime.config.secrets import secret_keys
 
 from moedge_devices.fleet.model import FleetFile
-from moedge_devices.fleet.secrets import secret_keys
 
 _PART = "ConfigPart"
 _REFERENCE_PATTERN = r"^(\$\{[A-Za-z_][A-Za-z0-9_]*\})+$"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from moedge_runtime.config.problems import did_you_mean
+from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.config.yaml_lines import Path
 
 from moedge_devices.fleet.shape import WHOLE, ByName, NamedList, Section, Shape

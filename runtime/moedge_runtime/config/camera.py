@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 
+from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.config.values import DURATION_PATTERN, MAX_DURATION_S, parse_duration, resolve_path
 
 PATH_SCHEMES = ("file", "folder")
@@ -21,6 +23,10 @@ NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 SIZE_PATTERN = r"^[1-9]\d{0,4}x[1-9]\d{0,4}$"
 
 _LIVE = ("v4l2", "csi", *NETWORK_SCHEMES, "exec")
+
+SCHEMES = (*_LIVE, *PATH_SCHEMES)
+"""Those that the camera package knows."""
+
 _SCHEMES_BY_KEY = {
     "username": NETWORK_SCHEMES,
     "password": NETWORK_SCHEMES,
@@ -38,16 +44,21 @@ _SCHEMES_BY_KEY = {
 }
 
 
-def camera_problems(source: str, keys: Set[str]) -> list[str]:
-    """What is wrong with the `keys` that a camera with `source` was given."""
-    scheme = source.partition(":")[0]
-    if scheme not in (*_LIVE, *PATH_SCHEMES):
-        return []  # the camera package says so
-    return [
-        f"{key} is for {', '.join(f'{name}:' for name in schemes)} and does nothing for {scheme}:; remove it"
+def camera_problems(camera: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    """What keys of a camera ask of each other: key and sentence. Works on values that nobody has checked yet."""
+    source = camera.get("source")
+    scheme = source.partition(":")[0] if isinstance(source, str) else ""
+    problems = [
+        (key, f"this is for {', '.join(f'{name}:' for name in schemes)} and does nothing for {scheme}:; remove it")
         for key, schemes in _SCHEMES_BY_KEY.items()
-        if key in keys and scheme not in schemes
+        if key in camera and scheme in SCHEMES and scheme not in schemes
     ]
+    if camera.get("password") is not None and camera.get("username") is None:
+        problems.append(("password", "a password needs a username"))
+    form = camera.get("format")
+    if isinstance(form, str) and form != "mjpeg" and camera.get("size") is None:
+        problems.append(("format", f"raw frames ({form}) need a size, for example 1280x720"))
+    return problems
 
 
 def without_credentials(source: str) -> str:
@@ -67,8 +78,16 @@ def _resolve_source(source: str, info: ValidationInfo) -> str:
     scheme, colon, rest = source.partition(":")
     if not colon or not re.fullmatch(r"[a-z][a-z0-9+]+", scheme) or not rest:
         raise ValueError("write a scheme and what it reads, for example file:panel.mp4 or rtsp://10.0.0.7/stream1")
+    if scheme not in SCHEMES:
+        close = did_you_mean(scheme, SCHEMES)
+        known = ", ".join(f"{name}:" for name in SCHEMES)
+        raise ValueError(f"there is no source '{scheme}:'; known are: {known}{'.' if close else ''}{close}")
     if scheme in NETWORK_SCHEMES:
         return _network_source(source)
+    if scheme == "csi" and not rest.isdecimal():
+        raise ValueError("write the number of the camera, for example csi:0")
+    if scheme == "exec":
+        _check_command(rest)
     if scheme not in PATH_SCHEMES:
         return source
     if rest.startswith("//"):
@@ -86,6 +105,15 @@ def _network_source(source: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("put user and password into the camera's keys username and password")
     return source
+
+
+def _check_command(command: str) -> None:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"the command cannot be read ({error}); close its quotes") from error
+    if not words:
+        raise ValueError("write the command behind exec:")
 
 
 def _check_size(size: str) -> str:

@@ -42,3 +42,14 @@ def substitute(value: Any, environment: Mapping[str, str], path: Path = ()) -> t
         return environment.get(name, "")
 
     return _REFERENCE.sub(replace, value), problems
+
+
+def referenced(value: Any) -> set[str]:
+    """Names of the variables that the strings in `value` name."""
+    if isinstance(value, dict):
+        return set().union(*map(referenced, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(referenced, value))
+    if not isinstance(value, str):
+        return set()
+    return {name for escaped, name in _REFERENCE.findall(value) if not escaped and _NAME.fullmatch(name)}

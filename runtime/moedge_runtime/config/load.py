@@ -10,13 +10,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from moedge_runtime.config.environment import substitute
+from moedge_runtime.config.environment import referenced, substitute
 from moedge_runtime.config.model import CONFIG_VERSION, Config, Origin
 from moedge_runtime.config.problems import path_text, reference_problems, schema_problems
 from moedge_runtime.config.pushed import in_force, is_pushed
 from moedge_runtime.config.yaml_lines import Path as YamlPath
 from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
 from moedge_runtime.errors import ConfigError
+
+STAND_IN = "not-set-on-this-machine"
+"""For a variable of the environment, where nobody needs its value."""
 
 
 def load_config(path: str | Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -53,7 +56,12 @@ def load_config(path: str | Path, environment: Mapping[str, str] | None = None) 
 
 
 def parse_config(
-    text: str, path: Path, environment: Mapping[str, str] | None = None, *, source: Path | None = None
+    text: str,
+    path: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    source: Path | None = None,
+    coming: Mapping[Path, bytes] | None = None,
 ) -> Config:
     """Complete and validate `text` as the configuration that stands, or is going to stand, at `path`.
 
@@ -62,6 +70,7 @@ def parse_config(
         path: As for `load_config`.
         environment: As for `load_config`.
         source: The file that it was read from, if that is another one.
+        coming: Files that are going to stand there, too, by their absolute paths: JSON Schemas that it names.
 
     Raises:
         ConfigError: As `load_config`.
@@ -81,13 +90,34 @@ def parse_config(
     _check_version(source, raw)
     raw, unset = substitute(raw, os.environ if environment is None else environment)
     problems += unset
-    config, wrong = validate(raw, {"base_dir": path.absolute().parent}, {at for at, _ in unset})
+    context = {"base_dir": path.absolute().parent, "coming": coming or {}}
+    config, wrong = validate(raw, context, {at for at, _ in unset})
     problems += wrong
     origin = Origin(path, source, lines)
     if config is None or problems:
         raise ConfigError(_report(origin, problems), key="config.invalid")
     config._origin = origin
     return config
+
+
+def parse_without_environment(
+    text: str, path: Path, *, source: Path | None = None, coming: Mapping[Path, bytes] | None = None
+) -> tuple[Config, list[str]]:
+    """As `parse_config` on a machine, or for a user, that lacks the variables of the daemon.
+
+    Returns:
+        The configuration, with STAND_IN for variables that are not set here, and the names of these.
+
+    Raises:
+        ConfigError: As `parse_config`.
+    """
+    try:
+        values = read_yaml(text)[0]
+    except (yaml.YAMLError, ValueError, RecursionError):
+        values = None  # said below
+    unset = sorted(referenced(values) - os.environ.keys())
+    environment = dict.fromkeys(unset, STAND_IN) | dict(os.environ)
+    return parse_config(text, path, environment, source=source, coming=coming), unset
 
 
 def validate(

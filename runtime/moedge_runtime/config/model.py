@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from moedge_runtime.config.camera import CameraSource, CheckDelay, FrameSize, camera_problems, without_credentials
+from moedge_runtime.config.camera import CameraSource, CheckDelay, FrameSize, without_credentials
 from moedge_runtime.config.frames import (
     AlertConfig,
     BoxValue,
@@ -66,6 +66,10 @@ def _camera_name(name: str) -> str:
 
 def _embedded_switch(value: object) -> object:
     return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+
+def _log_switch(value: object) -> object:
+    return {True: "warning", False: None}[value] if isinstance(value, bool) else value
 
 
 def _snapshots_switch(value: object) -> object:
@@ -189,6 +193,11 @@ class MqttConfig(Frozen):
         BeforeValidator(_embedded_switch, json_schema_input_type=bool | HomeAssistantConfig | None),
     ] = None
     """true, or options: announce the device to Home Assistant."""
+    log: Annotated[
+        Literal["error", "warning", "info"] | None,
+        BeforeValidator(_log_switch, json_schema_input_type=Literal["error", "warning", "info"] | bool | None),
+    ] = "warning"
+    """Least level of the lines of the log that are published; off for none. `log.level` holds as well."""
     remote_config: bool = True
     """Whether the request `config` may replace this file. It may never add commands (`exec:`)."""
 
@@ -245,13 +254,8 @@ class CameraConfig(Frozen):
     """false: the camera is listed as disabled and never opened."""
 
     @model_validator(mode="after")
-    def _keys_fit_the_source(self) -> CameraConfig:
-        problems = camera_problems(self.source, self.model_fields_set)
-        if self.password is not None and self.username is None:
-            problems.append("a password needs a username")
-        if self.format != "mjpeg" and self.size is None:
-            problems.append(f"raw frames ({self.format}) need a size, for example 1280x720")
-        problems += [
+    def _zones_are_in_the_picture(self) -> CameraConfig:
+        problems = [
             crop_problem(name, polygon, self.crop)
             for name, polygon in self.zones.items()
             if not overlaps(polygon, self.crop)
@@ -403,7 +407,7 @@ class Config(Frozen):
         MetricsConfig | None,
         BeforeValidator(_embedded_switch, json_schema_input_type=bool | MetricsConfig | None),
     ] = MetricsConfig()
-    """/metrics and /healthz: where they are; false for neither."""
+    """/metrics, /healthz and /readiness: where they are; false for none."""
     web: WebConfig | None = None
     """The local web page; without this section there is none."""
     protection: ProtectionConfig = ProtectionConfig()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from datetime import date
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from moedge_runtime.config.camera import camera_problems
 from moedge_runtime.config.model import Config
+from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.config.values import NAME_PATTERN
 from moedge_runtime.config.yaml_lines import Path, Problems
 
@@ -63,6 +63,7 @@ def reference_problems(raw: Any) -> Problems:
         if isinstance(name, str) and names.setdefault(name, index) != index:
             problems.append((("watches", index, "name"), f"'{name}' is also the name of watches[{names[name]}]"))
     for name, camera in cameras.items():
+        problems += [(("cameras", str(name), key), text) for key, text in camera_problems(_mapping(camera))]
         if root.get("exit_when_done") is True and _mapping(camera).get("loop") is True:
             problems.append((("cameras", str(name), "loop"), LOOP_NEVER_ENDS))
     return problems
@@ -88,12 +89,6 @@ def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean '…'?` for the known name that is closest, with the blank in front; empty if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
 def _sentence(kind: str, path: Path, message: str, value: Any, root: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         known = _fields_at(path[:-1], root)
@@ -108,6 +103,8 @@ def _sentence(kind: str, path: Path, message: str, value: Any, root: type[BaseMo
         reason = "a text is wanted: write it in quotes"
     if (path and path[-1] in _SECRET_KEYS) or (isinstance(value, str) and "@" in value):  # a URL may hold a password
         return reason
+    if path and path[-1] == "source" and isinstance(value, str) and "?" in value:  # so may its query
+        value = value.partition("?")[0] + "?…"
     return got(value, reason)
 
 

@@ -98,7 +98,9 @@ def read_json_schema(path: Path) -> object:
 
 def _load_json_schema(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
-        value = read_json_schema(resolve_path(Path(value), info))
+        path = resolve_path(Path(value), info)
+        coming = info.context.get("coming", {}) if info.context else {}
+        value = parse_json(coming[path].decode()) if path in coming else read_json_schema(path)
     if not isinstance(value, dict):
         raise ValueError("a JSON Schema is an object, or the path of a file that holds one")
     try:

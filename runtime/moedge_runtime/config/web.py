@@ -60,10 +60,10 @@ def _token_is_one(token: SecretStr | None) -> SecretStr | None:
 
 
 class MetricsConfig(Frozen):
-    """/metrics for Prometheus and /healthz for what watches the process, over HTTP."""
+    """/metrics for Prometheus, /healthz and /readiness for what watches the process, over HTTP."""
 
     listen: ListenAddress = "127.0.0.1"
-    """Address to listen on. Both say names of cameras and watches to whoever can reach it."""
+    """Address to listen on. They say names of cameras and watches to whoever can reach it."""
     port: Port = DEFAULT_METRICS_PORT
     """TCP port to listen on."""
     hosts: tuple[HostName, ...] = ()

@@ -1,4 +1,4 @@
-"""What the kernel says about the board's temperature and power, from sysfs. Reads only; nothing here decides."""
+"""What the board's files say about its temperature, its power and its flash. Reads only; nothing here decides."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ class Zone:
 
 
 @dataclass(frozen=True)
+class FlashLife:
+    """A part of an eMMC.
+
+    Attributes:
+        device: Such as mmcblk0.
+        memory: Which of its kinds of memory, a or b.
+        used: Of its life, 0 to 1 and in tenths, at most; 1.1 is beyond what it was made for.
+    """
+
+    device: str
+    memory: str
+    used: float
+
+
+@dataclass(frozen=True)
 class Reading:
     """The board at one moment.
 
@@ -49,11 +64,15 @@ class Reading:
         zones: All that say a plausible temperature.
         under_voltage: Whether the power supply is too weak now; None where nothing says so.
         throttled: Whether the firmware holds the clock back now; None where nothing says so.
+        power_mode: Of a Jetson, by its name; None elsewhere.
+        flash: What eMMCs say of their wear.
     """
 
     zones: tuple[Zone, ...] = ()
     under_voltage: bool | None = None
     throttled: bool | None = None
+    power_mode: str | None = None
+    flash: tuple[FlashLife, ...] = ()
 
     @property
     def hottest_c(self) -> float | None:
@@ -67,7 +86,7 @@ def read_board(root: Path = ROOT) -> Reading:
     alarm = _voltage_alarm(root)
     under_voltage = alarm if bits is None else bool(bits >> _UNDER_VOLTAGE_BIT & 1) or bool(alarm)
     throttled = None if bits is None else any(bits >> bit & 1 for bit in _THROTTLED_BITS)
-    return Reading(tuple(_zones(root)), under_voltage, throttled)
+    return Reading(tuple(_zones(root)), under_voltage, throttled, _power_mode(root), tuple(_flash(root)))
 
 
 def _zones(root: Path) -> Iterator[Zone]:
@@ -110,6 +129,24 @@ def _firmware_bits(root: Path) -> int | None:
             if re.fullmatch(r"[0-9a-fA-F]{1,8}", text):
                 return int(text, 16)
     return None
+
+
+def _power_mode(root: Path) -> str | None:
+    """What `nvpmodel -q` says, from its files; by its name, since a number is another mode on another module."""
+    status = re.match(r"pmode:(\d{1,4})", _text(root / "var/lib/nvpmodel/status") or "")
+    if status is None:
+        return None
+    modes = re.findall(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", _text(root / "etc/nvpmodel.conf") or "", re.M)
+    return next((name for number, name in modes if int(number) == int(status[1])), None)
+
+
+def _flash(root: Path) -> Iterator[FlashLife]:
+    """JEDEC JESD84-B51, DEVICE_LIFE_TIME_EST_TYP_A and B: 1 for 0 to 10 % used … 10 for 90 to 100 %, 11 beyond."""
+    for path in sorted(root.glob("sys/block/mmcblk*/device/life_time")):
+        words = (_text(path) or "").split()
+        for memory, word in zip("ab", words, strict=False):
+            if re.fullmatch(r"0x0[1-9a-bA-B]", word):
+                yield FlashLife(path.parents[1].name, memory, int(word, 16) / 10)
 
 
 def _degrees(path: Path) -> float | None:

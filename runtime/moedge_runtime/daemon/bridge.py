@@ -27,6 +27,7 @@ from moedge_runtime.daemon.events import (
     pending_event,
 )
 from moedge_runtime.daemon.job_queue import JobQueue
+from moedge_runtime.daemon.log_topic import LogTopic, redactor
 from moedge_runtime.daemon.reader import CameraReader, State
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
 from moedge_runtime.daemon.snapshot import encode_jpeg
@@ -53,6 +54,7 @@ from moedge_runtime.mqtt.payloads import (
     DeviceStatus,
     EventPayload,
     HomeAssistantDevice,
+    LogPayload,
     ModelInfo,
     MqttHealth,
     Snapshot,
@@ -89,6 +91,7 @@ class Bridge:
         on_request: Set by the daemon before `start`.
         on_answer: Called with every answer that was made, on the model's thread; likewise.
         board: Says how the board is; likewise.
+        restart_required: What `info` says of that; likewise.
         on_asked: Called for every frame about which the model was asked, with whether it answered; likewise.
     """
 
@@ -106,6 +109,7 @@ class Bridge:
         self.on_request: Callable[[Received], None] = lambda message: None
         self.on_answer: Callable[[Job, Result, AnswerPayload], None] = lambda job, result, answer: None
         self.board: Callable[[], BoardHealth] = BoardHealth
+        self.restart_required = False
         self.on_asked: Callable[[bool], None] = lambda answered: None
         self._model = self._describe_model()
         self._answer_model = AnswerModel(
@@ -129,6 +133,8 @@ class Bridge:
             spool=self._spool,
         )
         jobs.has_room = self.client.has_room
+        level = config.mqtt.log
+        self._log = LogTopic(level, self._publish_log, redactor(config)) if level else None
 
     def start(self, *, before: Config | None = None) -> None:
         """Publish discovery, info and the cameras' first states, in this order on every connect, and begin to connect.
@@ -158,6 +164,14 @@ class Bridge:
                 )
         self.publish_health()
         self.client.start()
+        if self._log is not None:
+            logging.getLogger().addHandler(self._log)
+
+    def close(self, timeout_s: float, *, farewell: bool) -> bool:
+        """Publish the log no more, and close the client; see MqttClient.close."""
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+        return self.client.close(timeout_s, farewell=farewell)
 
     @property
     def model_name(self) -> str:
@@ -274,6 +288,7 @@ class Bridge:
             clock_synced=clock_synced(),
             system=self._system,
             model=self._model,
+            restart_required=self.restart_required,
             config_file=str(source.absolute()) if (source := self._config.source) else None,
             config=self._config.public(),
             config_schema=config_schema(),
@@ -301,6 +316,7 @@ class Bridge:
                 queued=queued,
                 dropped=dropped,
                 refused=counters.refused,
+                log_dropped=(self._log.dropped if self._log else 0) + counters.lost,
                 certificate_ends_at=ends_at(cert) if (cert := self._config.mqtt.cert) else None,
                 spool=self._spool_health(),
             ),
@@ -349,6 +365,9 @@ class Bridge:
             precision=precision_of(manifest),
             manifest_sha256=manifest_sha256(self._bundle),
         )
+
+    def _publish_log(self, line: LogPayload) -> bool:
+        return self.client.offer(Message(self.topics.log, line.encode(), qos=0))
 
     def _publish_info(self) -> None:
         self.client.publish(Message(self.topics.info, self.info().encode(), retain=True))

@@ -50,6 +50,15 @@ def rss_bytes() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def written_bytes() -> int | None:
+    """What this process has had written to disks (proc(5), write_bytes); None where /proc does not say."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+        return next(int(line.partition(":")[2]) for line in lines if line.startswith("write_bytes:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
 class Ulids:
     """Makes ULIDs (github.com/ulid/spec): 26 characters, unique, sorted in the order of their making.
 

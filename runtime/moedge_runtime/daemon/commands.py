@@ -1,4 +1,4 @@
-"""Requests that change the daemon itself, from the network's thread to the main thread."""
+"""Requests that change the daemon itself or take a while, from the network's thread to the main thread."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ class Command:
         text: Of `config`: the new configuration.
         via: Where it came from.
         device_file: Of `config`: what to put beside it as device.json; None to leave that as it is.
+        hot_set: Of `backup`: whether the hot set goes along.
     """
 
-    verb: Literal["restart", "reload", "config"]
+    verb: Literal["restart", "reload", "config", "backup"]
     respond: Callable[[Any | MoedgeError], None]
     text: str | None = None
     via: Literal["MQTT", "web"] = "MQTT"
     device_file: str | None = None
+    hot_set: bool = True
 
 
 class Commands:
@@ -53,7 +55,7 @@ class Commands:
         with self._lock:
             if len(self._waiting) >= MAX_WAITING:
                 raise RequestError(
-                    f"{MAX_WAITING} requests wait for the daemon to restart or to change its configuration. "
+                    f"{MAX_WAITING} requests wait for the daemon to restart, change its configuration or back it up. "
                     f"Ask again later.",
                     key="request.busy",
                 )

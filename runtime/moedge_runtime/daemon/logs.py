@@ -1,15 +1,17 @@
-"""How log lines look, and a bound on how often the same one is written."""
+"""How log lines look, and a bound on how often like ones are written."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal, TextIO
 
@@ -18,15 +20,23 @@ Format = Literal["auto", "text", "json", "journal"]
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 REPEATS = 5
+PLACE_REPEATS = 50
 WINDOW_S = 60.0
-"""Of warnings and errors of one place in the code and with the same text so many are written within this time."""
+"""Of warnings and errors of one place in the code that differ in their numbers only so many are written within this
+time, and so many of one place whatever they say: what others write into a line may be different every time."""
 
-_MAX_LINES = 512
-_MAX_CHARACTERS = 8192
+MAX_CHARACTERS = 8192
 """Of one line; more is cut."""
 
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """Syslog priorities; journald takes them off the beginning of a line, see sd-daemon(3)."""
+
+_SUMMARY = "moedge_summary"
+"""Attribute of a record that says what was left out; it is never left out itself."""
+
+_MAX_KINDS = 512
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.'-])\d[\d.,:]*(?![\d'])")
+"""A number with or without a unit behind it; not one that is a name or in one, such as '7', cam2 or gate-01."""
 
 
 def set_up(level: str, form: Format, stream: TextIO | None = None) -> None:
@@ -34,7 +44,7 @@ def set_up(level: str, form: Format, stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter(resolved(form, os.environ, stream)))
-    handler.addFilter(RepeatFilter())
+    handler.addFilter(RepeatFilter(handler.handle))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
@@ -96,36 +106,101 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(priority + line for line in _cut(super().format(record)).splitlines())
 
 
-class RepeatFilter(logging.Filter):
-    """Lets REPEATS equal warnings or errors through within WINDOW_S, and says with the next how many were left out.
+@dataclass
+class _Window:
+    """Lines of one kind since `began_s`.
 
-    What is less than a warning, such as an answer, is a fact of its own every time.
+    Attributes:
+        count: How many there were.
+        left_out: The last one that was not written; None if all were.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    began_s: float
+    count: int = 0
+    left_out: logging.LogRecord | None = None
+
+
+class RepeatFilter(logging.Filter):
+    """Lets REPEATS warnings or errors that are alike through within WINDOW_S, and says afterwards how many it did not.
+
+    Alike are lines of one place in the code, of one level, that differ in their numbers only; of all that one place
+    says PLACE_REPEATS go through. What is less than a warning, such as an answer, is a fact of its own every time.
+
+    Args:
+        write: Writes what was left out, a line for each kind; called at the end of the window, on a thread of its own.
+        clock: Seconds.
+        later: Calls a function after so many seconds.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[logging.LogRecord], object],
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
         super().__init__()
-        self._clock = clock
+        self._write, self._clock, self._later = write, clock, later or _later
         self._lock = threading.Lock()
-        self._seen: OrderedDict[tuple[str, int, str], tuple[float, int]] = OrderedDict()
+        self._windows: OrderedDict[tuple[str, int, int, str | None], _Window] = OrderedDict()
+        self._waiting = False
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See logging.Filter."""
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.WARNING or getattr(record, _SUMMARY, False):
             return True
-        message = record.getMessage()
-        key, now_s = (record.name, record.lineno, message), self._clock()
+        place = (record.name, record.lineno, record.levelno)
         with self._lock:
-            began_s, count = self._seen.pop(key, (now_s, 0))
-            left_out = 0
-            if now_s - began_s >= WINDOW_S:
-                left_out, began_s, count = max(0, count - REPEATS), now_s, 0
-            self._seen[key] = (began_s, count + 1)
-            while len(self._seen) > _MAX_LINES:
-                self._seen.popitem(last=False)
-        if left_out:
-            record.msg, record.args = f"{message} (and {left_out} times more within the last minutes)", None
-        return count < REPEATS
+            passes = self._passes((*place, _NUMBER.sub("#", record.getMessage())), record, REPEATS)
+            passes = passes and self._passes((*place, None), record, PLACE_REPEATS)
+            starts = not passes and not self._waiting
+            self._waiting = self._waiting or starts
+        if starts:
+            self._later(WINDOW_S, self._tell)
+        return passes
+
+    def _passes(self, kind: tuple[str, int, int, str | None], record: logging.LogRecord, limit: int) -> bool:
+        now_s = self._clock()
+        window = self._windows.pop(kind, None)
+        if window is None or (now_s - window.began_s >= WINDOW_S and window.left_out is None):
+            window = _Window(now_s)
+        self._windows[kind] = window
+        window.count += 1
+        if window.count > limit:
+            window.left_out = record
+        while len(self._windows) > _MAX_KINDS:
+            self._windows.popitem(last=False)
+        return window.count <= limit
+
+    def _tell(self) -> None:
+        """Say what was left out, and let everything begin anew."""
+        with self._lock:
+            told = [(kind, window) for kind, window in self._windows.items() if window.left_out is not None]
+            for kind, _ in told:
+                del self._windows[kind]
+            self._waiting = False
+        for kind, window in told:
+            last = window.left_out
+            assert last is not None
+            count = window.count - (PLACE_REPEATS if kind[-1] is None else REPEATS)
+            summary = logging.makeLogRecord(
+                {
+                    "name": last.name,
+                    "levelno": last.levelno,
+                    "levelname": last.levelname,
+                    "lineno": last.lineno,
+                    "msg": f"Left out within {WINDOW_S:.0f} s: {count} times more of this kind, the last: "
+                    f"{last.getMessage()}",
+                    _SUMMARY: True,
+                }
+            )
+            self._write(summary)
+
+
+def _later(delay_s: float, call: Callable[[], None]) -> None:
+    timer = threading.Timer(delay_s, call)
+    timer.daemon = True
+    timer.start()
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS] + "…"
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "…"

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from moedge_runtime import __version__
 from moedge_runtime.daemon.answerer import Reply
+from moedge_runtime.daemon.clock import written_bytes
 from moedge_runtime.daemon.protection import Level, Protection
 from moedge_runtime.daemon.schedule import Job, Result
 from moedge_runtime.frames.gate import SKIP_REASONS
@@ -175,6 +176,7 @@ FAMILIES = (
     Family("mqtt_queued", False, "Messages not acknowledged by the broker.", (), _mqtt("queued")),
     Family("mqtt_dropped", True, "Messages dropped from memory.", (), _mqtt("dropped")),
     Family("mqtt_refused", True, "Messages that the broker refused.", (), _mqtt("refused")),
+    Family("mqtt_log_dropped", True, "Lines of the log not published.", (), _mqtt("log_dropped")),
     Family(
         "mqtt_certificate_end_timestamp_seconds",
         False,
@@ -197,6 +199,8 @@ BOARD_FAMILIES = (
     ("temperature_celsius", "Of a sensor of the board.", ("zone",)),
     ("under_voltage", "1 while the power supply is too weak.", ()),
     ("pace", "0 for full speed; 1 and 2 while answers are spaced out.", ()),
+    ("power_mode", "1 for the power mode of a Jetson.", ("mode",)),
+    ("flash_life_used_ratio", "Of an eMMC's life, as it says itself, in tenths, at most.", ("device", "memory")),
 )
 
 
@@ -277,6 +281,10 @@ class DaemonMetrics(Collector):
             info |= {"device": now.device, "model": now.model}
         yield InfoMetricFamily(PREFIX + "build", "What runs here.", value=info)
         yield from self._board()
+        written = written_bytes()
+        yield Family("written_bytes", True, "Written to disks by this process.", (), lambda now: ()).metric(
+            [] if written is None else [((), float(written))]
+        )
         yield GaugeMetricFamily(PREFIX + "serving", "0 while it starts or reloads.", value=float(now is not None))
         if now is not None:
             for family in FAMILIES:
@@ -288,6 +296,8 @@ class DaemonMetrics(Collector):
             [((zone.name,), zone.temperature_c) for zone in reading.zones],
             [] if reading.under_voltage is None else [((), float(reading.under_voltage))],
             [((), float(level))],
+            [] if reading.power_mode is None else [((reading.power_mode,), 1.0)],
+            [((life.device, life.memory), life.used) for life in reading.flash],
         )
         for (name, text, labels), values in zip(BOARD_FAMILIES, samples, strict=True):
             yield Family(name, False, text, labels, lambda now: ()).metric(values)

@@ -10,7 +10,7 @@ from moedge_runtime.config import Config, MetricsConfig, WebConfig
 from moedge_runtime.daemon.bridge import Bridge
 from moedge_runtime.daemon.commands import Commands
 from moedge_runtime.daemon.job_queue import JobQueue
-from moedge_runtime.daemon.liveness import liveness
+from moedge_runtime.daemon.liveness import liveness, readiness
 from moedge_runtime.daemon.metrics import DaemonMetrics, Snapshot, pace
 from moedge_runtime.daemon.page_host import DaemonPage
 from moedge_runtime.daemon.protection import Protection
@@ -81,10 +81,12 @@ class Outlets:
         serving.bridge.board = self._board
         self._page.serve(serving.config, serving.bridge, serving.handler)
         self._serving = serving
+        self.protection.on_change = serving.bridge.publish_health
 
     def rest(self) -> None:
         """There are no such parts for now."""
         self._serving = None
+        self.protection.on_change = lambda: None
         self._page.rest()
 
     def stop(self) -> None:
@@ -121,7 +123,7 @@ class Outlets:
     def _server(self, settings: MetricsConfig | WebConfig) -> HttpServer:
         hosts = Hosts(settings.hosts)
         if isinstance(settings, MetricsConfig):
-            monitoring = Monitoring(self._metrics.text, self._liveness)
+            monitoring = Monitoring(self._metrics.text, self._liveness, self._readiness)
             return HttpServer("The monitoring", settings.listen, settings.port, monitoring, hosts)
         page = Page(self._page, Sessions(self._token or ""))
         return HttpServer("The page", settings.listen, settings.port, page, hosts)
@@ -136,6 +138,7 @@ class Outlets:
             {
                 "temperature_c": reading.hottest_c,
                 "under_voltage": reading.under_voltage,
+                "power_mode": reading.power_mode,
                 "pace": pace(self.protection.level),
             }
         )
@@ -152,3 +155,7 @@ class Outlets:
         if serving is None:
             return liveness(None, 0.0)
         return liveness(serving.bridge.health(), serving.worker.silent_s())
+
+    def _readiness(self) -> tuple[bool, dict[str, Any]]:
+        serving = self._serving
+        return readiness(serving is not None, serving.worker.silent_s() if serving is not None else 0.0)

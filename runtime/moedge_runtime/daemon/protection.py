@@ -103,6 +103,7 @@ class Protection:
     Attributes:
         reading: The last one.
         level: In force now; NORMAL if protection is switched off.
+        on_change: Called when level, power supply or power mode is another one, on this object's thread.
     """
 
     def __init__(self, config: ProtectionConfig, read: Callable[[], Reading] = read_board) -> None:
@@ -111,6 +112,7 @@ class Protection:
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
         self.reading = Reading()
         self.level = Level.NORMAL
+        self.on_change: Callable[[], None] = lambda: None
         self.configure(config)
 
     def configure(self, config: ProtectionConfig) -> None:
@@ -132,8 +134,17 @@ class Protection:
         return min(LONGEST_PAUSE_S, PAUSES[self.level] * spent_s)
 
     def look(self) -> None:
-        """Read the board once and take its level; a change is logged once."""
-        self.reading = self._read()
+        """Read the board once and take its level; a change is told, and one of the level logged, once."""
+        before = self._state()
+        self._take(self._read())
+        if self._state() != before:
+            self.on_change()
+
+    def _state(self) -> tuple[object, ...]:
+        return self.level, self.reading.under_voltage, self.reading.power_mode
+
+    def _take(self, reading: Reading) -> None:
+        self.reading = reading
         level = self._governor.note(self.reading, time.monotonic()) if self._enabled else Level.NORMAL
         if level == self.level:
             return

@@ -16,12 +16,13 @@ from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue, stopping
 from moedge_runtime.daemon.reader import CameraReader, newest
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
-from moedge_runtime.errors import MoedgeError, RequestError
+from moedge_runtime.errors import CameraError, MoedgeError, RequestError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
 from moedge_runtime.mqtt.payloads import AnswerPayload, Payload, Response, Snapshot
 from moedge_runtime.mqtt.requests import (
     AskCommand,
+    BackupCommand,
     ConfigCommand,
     LogLevelCommand,
     Request,
@@ -52,7 +53,7 @@ class RequestHandler:
         answer: Makes the payload of a finished job.
         readers: What `health`, `info` and `config` return.
         snapshot: Publishes the picture of a frame of a camera.
-        commands: Where requests go that change the daemon itself.
+        commands: Where requests go that change the daemon itself, or take a while.
     """
 
     def __init__(
@@ -85,10 +86,14 @@ class RequestHandler:
                 self._ask(request, sender)
             elif isinstance(request, SnapshotCommand):
                 reader = self.camera(request.camera)
-                self._respond(sender, data=self._snapshot(reader.name, newest(reader)).model_dump(mode="json"))
+                self._respond(
+                    sender, data=self._snapshot(reader.name, fresh(reader, request.freshness)).model_dump(mode="json")
+                )
             elif isinstance(request, LogLevelCommand):
                 self._respond(sender, data={"level": _log_level(request)})
-            elif verb in ("restart", "reload") or (isinstance(request, ConfigCommand) and request.config is not None):
+            elif verb in ("restart", "reload", "backup") or (
+                isinstance(request, ConfigCommand) and request.config is not None
+            ):
                 self._command(verb, request, sender)
             else:
                 self._read(verb, request, sender)
@@ -123,7 +128,8 @@ class RequestHandler:
                 self._respond(sender, data=outcome)
 
         new = request if isinstance(request, ConfigCommand) else ConfigCommand()
-        self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file))
+        hot_set = not isinstance(request, BackupCommand) or request.hot_set
+        self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file, hot_set=hot_set))
 
     def ask(self, command: AskCommand, deliver: Callable[[AnswerPayload | MoedgeError], None]) -> None:
         """Put the question of a request into the model's queue; `deliver` gets the answer, on any thread.
@@ -132,7 +138,7 @@ class RequestHandler:
             MoedgeError: It cannot be asked.
         """
         reader = self.camera(command.camera)
-        frame = newest(reader)
+        frame = fresh(reader, command.freshness)
         question = Question(
             text=command.question,
             system=command.system,
@@ -196,6 +202,23 @@ class RequestHandler:
             transaction=sender.transaction,
         )
         self._publish(Message(sender.topic, response.encode(), correlation=sender.correlation))
+
+
+def fresh(reader: CameraReader, freshness_s: float | None) -> Frame:
+    """The newest frame of a camera, at most `freshness_s` seconds old unless None.
+
+    Raises:
+        CameraError: There is none.
+    """
+    frame = newest(reader)
+    age_s = time.monotonic() - frame.monotonic_s
+    if freshness_s is not None and age_s > freshness_s:
+        raise CameraError(
+            f"The newest frame of camera '{reader.name}' is {age_s:.1f} s old; freshness={freshness_s:g} s. See the "
+            f"camera's status, ask again later, or allow an older one.",
+            key="camera.frame_old",
+        )
+    return frame
 
 
 def _too_late(command: AskCommand) -> RequestError:

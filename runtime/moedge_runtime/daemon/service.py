@@ -8,17 +8,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import CameraConfig, Config, ModelConfig
 from moedge_runtime.config.camera import without_credentials
 from moedge_runtime.daemon import reload
 from moedge_runtime.daemon.answerer import Answerer
-from moedge_runtime.daemon.bridge import Bridge
+from moedge_runtime.daemon.backup import backup_response
+from moedge_runtime.daemon.bridge import Bridge, spool_directory
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy_of, preparation_of, watch_of
 from moedge_runtime.daemon.clock import clock_synced
 from moedge_runtime.daemon.commands import Command, Commands
+from moedge_runtime.daemon.config_lock import ConfigLock
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.model_state import ModelState
 from moedge_runtime.daemon.outlets import Outlets, Serving
@@ -29,8 +32,9 @@ from moedge_runtime.daemon.setup import OpenAnswerer, Setup
 from moedge_runtime.daemon.supervision import Supervision
 from moedge_runtime.daemon.watcher import Watcher
 from moedge_runtime.daemon.worker import Worker
-from moedge_runtime.errors import RequestError
+from moedge_runtime.errors import MoedgeError, RequestError
 from moedge_runtime.mqtt.message import Message
+from moedge_runtime.mqtt.session import MAX_PACKET_BYTES
 
 FINISH_S = 2.0
 """A running answer may take so long after the request to stop; then it is cancelled."""
@@ -81,6 +85,7 @@ class Daemon:
     ) -> None:
         self._config, self._open_answerer, self._verify = config, open_answerer, verify
         self._asked_to_exit_when_done, self._log_level = exit_when_done, log_level
+        self._log_format = config.log.format
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._commands = Commands(self._wake.set)
@@ -89,6 +94,7 @@ class Daemon:
         self._carried: list[Message] = []
         self._supervision = Supervision.from_environment(os.environ)
         self._state = ModelState.of_unit()
+        self._lock = ConfigLock()
         self.restart = False
         self.stuck = False
 
@@ -122,9 +128,11 @@ class Daemon:
         self._outlets = Outlets(self._config, self._commands)
         self._outlets.start()
         try:
+            self._hold_configuration()
             return self._run()
         finally:
             self._outlets.stop()
+            self._lock.close()
 
     def _run(self) -> int:
         self._state.begin()
@@ -143,6 +151,11 @@ class Daemon:
         finally:
             self._state.close()
             setup.close(stuck=self.stuck)
+
+    def _hold_configuration(self) -> None:
+        path, spool = self._config.path, spool_directory(self._config)
+        if path is not None and (spool is None or spool.resolve() != path.resolve().parent):  # which has its own lock
+            self._lock.hold(path)
 
     @property
     def _exit_when_done(self) -> bool:
@@ -168,6 +181,7 @@ class Daemon:
             commands=self._commands,
         )
         bridge.on_request = handler.handle
+        bridge.restart_required = config.log.format != self._log_format
         bridge.on_asked = self._state.answer
         worker = Worker(self._jobs, setup.answerer)
         self._outlets.serve(Serving(config, bridge, self._jobs, handler, worker))
@@ -194,7 +208,7 @@ class Daemon:
         stays = self._reload is not None and reload.keeps_status(config, setup.config)
         if not stays:
             tell()
-        if not bridge.client.close(FAREWELL_S, farewell=not stays) and not stays:
+        if not bridge.close(FAREWELL_S, farewell=not stays) and not stays:
             log.error("The broker did not confirm the status 'stopped'.")
         if stays:
             tell()  # over the next connection, so that whoever hears it can send the next request
@@ -238,7 +252,7 @@ class Daemon:
             if self._exit_when_done and all(reader.finished for reader in readers.values()) and self._jobs.idle:
                 log.info("Every camera has ended.")
                 return
-            self._obey_commands(setup)
+            self._obey_commands(setup, bridge)
             if self._reload is not None or self._stop.is_set():
                 return
             self._wake.wait(max(0.0, next_health_s - time.monotonic()))
@@ -247,13 +261,15 @@ class Daemon:
                 bridge.publish_health()
                 next_health_s += interval_s
 
-    def _obey_commands(self, setup: Setup) -> None:
+    def _obey_commands(self, setup: Setup, bridge: Bridge) -> None:
         while self._reload is None and (command := self._commands.take()) is not None:
             if command.verb == "restart":
                 log.info("Restarting, as a request asks for.")
                 command.respond({"restarting": True})
                 self.restart = True
                 self.request_stop()
+            elif command.verb == "backup":
+                command.respond(_backed_up(setup.config, command, bridge))
             else:
                 self._reload = reload.prepare(
                     command, setup, exit_when_done=self._asked_to_exit_when_done, verify=self._verify
@@ -303,6 +319,23 @@ class Daemon:
             on_state=bridge.camera_state,
             on_end=self._wake.set,
         )
+
+
+def _backed_up(config: Config, command: Command, bridge: Bridge) -> Any | MoedgeError:
+    """What a request for a backup is answered with. As large as a client of ours takes it, and the broker."""
+    waiting_bytes = bridge.client.waiting_bytes()
+    if waiting_bytes > MAX_PACKET_BYTES:
+        return RequestError(
+            f"{waiting_bytes:,} bytes of answers and responses wait for the broker. Ask again when it has them.",
+            key="request.busy",
+        )
+    largest = min(MAX_PACKET_BYTES, bridge.client.largest_packet_bytes or MAX_PACKET_BYTES)
+    try:
+        if config.path is None:
+            raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
+        return backup_response(config.path, hot_set=command.hot_set, largest_bytes=largest)
+    except MoedgeError as error:
+        return error
 
 
 def _nothing() -> None:

@@ -11,15 +11,27 @@ from moedge_runtime.mqtt.payloads import SystemInfo
 _SLOT = "rauc.slot="
 
 
-def system_info(command_line: Path = Path("/proc/cmdline")) -> SystemInfo:
-    """What `info` says of the system."""
+def system_info(root: Path = Path("/")) -> SystemInfo:
+    """What `info` says of the system, whose proc and sys are under `root`."""
     release: dict[str, str] = {}
     with suppress(OSError):
         release = platform.freedesktop_os_release()
     words: list[str] = []
     with suppress(OSError):
-        words = command_line.read_text(errors="replace").split()
+        words = (root / "proc/cmdline").read_text(errors="replace").split()
     slots = [word.removeprefix(_SLOT) for word in words if word.startswith(_SLOT)]
     return SystemInfo(
-        name=release.get("PRETTY_NAME"), image_version=release.get("IMAGE_VERSION"), slot=slots[0] if slots else None
+        board=_board(root),
+        name=release.get("PRETTY_NAME"),
+        image_version=release.get("IMAGE_VERSION"),
+        slot=slots[0] if slots else None,
     )
+
+
+def _board(root: Path) -> str | None:
+    for name in ("proc/device-tree/model", "sys/class/dmi/id/product_name"):
+        with suppress(OSError):
+            text = (root / name).read_text(errors="replace").rstrip("\0\n ")
+            if text:
+                return text
+    return None

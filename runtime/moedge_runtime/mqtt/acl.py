@@ -72,6 +72,7 @@ def _of_device(access: Access, device: str) -> list[str]:
         topics.status,
         topics.info,
         topics.health,
+        topics.log,
         topics.response("+"),
         topics.camera_status("+"),
         topics.event("+"),

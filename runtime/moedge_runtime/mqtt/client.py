@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ TLS_CHECK_S = 30.0
 
 PACKET_OVERHEAD_BYTES = 256
 """Of a PUBLISH beside topic and payload, generously: header, packet number, properties."""
+
+MAX_OFFERED = 100
+"""Messages that wait with QoS 0 for the thread that publishes."""
 
 SUSPECT_BYTES = 4096
 SUSPECT_LOSSES = 5
@@ -60,6 +64,8 @@ class MqttCounters:
     """By the broker's access list or its limits; not sent again."""
     replayed: int = 0
     """Taken from the spool to be published."""
+    lost: int = 0
+    """With QoS 0: taken, and not sent."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,10 @@ class MqttClient:
         spool: Closed by `close`.
         backoff: Delays between attempts.
         tls_check_s: Seconds between two looks whether certificates were renewed.
+
+    Attributes:
+        counters: What happened since the start.
+        largest_packet_bytes: What the broker takes at most; None if it has not said.
     """
 
     def __init__(
@@ -121,6 +131,7 @@ class MqttClient:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._outbox = Outbox()
+        self._offered: deque[Message] = deque()
         self._spool = spool
         self._online = threading.Event()
         self._closing = threading.Event()
@@ -138,6 +149,7 @@ class MqttClient:
             else None
         )
         self.counters = MqttCounters()
+        self.largest_packet_bytes: int | None = None
 
     def start(self) -> None:
         """Begin to connect, in the background and for as long as it takes."""
@@ -155,6 +167,20 @@ class MqttClient:
             log.warning("No broker for too long: the oldest answers are dropped.")
         self._events.put(_WAKE)
 
+    def offer(self, message: Message) -> bool:
+        """Publish what may be lost, with QoS 0, if there is a connection; it is never kept for a later one.
+
+        May be called with any lock held and inside of logging: it takes no lock, waits for nothing and logs nothing.
+
+        Returns:
+            Whether it was taken: no if there is no connection, or too many wait.
+        """
+        if not self._online.is_set() or len(self._offered) >= MAX_OFFERED:
+            return False
+        self._offered.append(message)
+        self._events.put(_WAKE)
+        return True
+
     def restate(self) -> None:
         """Publish all retained messages once more."""
         with self._changed:
@@ -171,6 +197,10 @@ class MqttClient:
         with self._changed:
             spooled = self._spool.messages if self._spool else 0
             return len(self._outbox) + spooled, self._outbox.dropped
+
+    def waiting_bytes(self) -> int:
+        """Payloads of answers and responses that are in memory only and not delivered."""
+        return sum(len(message.payload) for message in self.rest())
 
     def rest(self) -> list[Message]:
         """Answers and responses that are in memory only and not delivered."""
@@ -239,12 +269,15 @@ class MqttClient:
             on_lost=lambda reason: events.put(_Lost(reason)),
         )
         session.open()
+        self.largest_packet_bytes = session.maximum_packet_bytes
         try:
             session.subscribe(self._requests, retained=False)
             self._subscribe_also(session)
             with self._changed:
                 self._events = events
                 self._outbox.restart()
+                self.counters.lost += len(self._offered)
+                self._offered.clear()
                 if self._spool:
                     self._spool.rewind()
             number = session.publish(self._presence.online)
@@ -267,7 +300,7 @@ class MqttClient:
             except BrokerError as error:
                 if error.key != SUBSCRIPTION_REFUSED:
                     raise
-                self._complain(topic, str(error))
+                self._complain(topic, SUBSCRIPTION_REFUSED, str(error))
 
     def _serve(self, session: Session, events: queue.SimpleQueue[_Event]) -> None:
         """Publish and note acknowledgements until the connection is lost or everything is said."""
@@ -326,12 +359,12 @@ class MqttClient:
 
     def _refused(self, message: Message, what: str, reason: str) -> None:
         self.counters.refused += 1
-        self._complain(message.topic, f"{what}: {reason}.")
+        self._complain(message.topic, reason, f"{what}: {reason}.")
 
-    def _complain(self, topic: str, text: str) -> None:
-        """Log an error of a topic, once for any number of equal ones."""
-        if (topic, text) not in self._complaints:
-            self._complaints.add((topic, text))
+    def _complain(self, topic: str, reason: str, text: str) -> None:
+        """Log an error of a topic, once for any number with the same reason."""
+        if (topic, reason) not in self._complaints:
+            self._complaints.add((topic, reason))
             log.error("%s", text)
 
     def _suspect_message(self) -> None:
@@ -364,15 +397,20 @@ class MqttClient:
         return f" If this repeats, another client uses the client id '{self._connection.client_id}'."
 
     def _publish_waiting(self, session: Session) -> None:
-        window = min(MAX_IN_FLIGHT, session.receive_maximum)
+        window, largest = min(MAX_IN_FLIGHT, session.receive_maximum), session.maximum_packet_bytes
+        while self._offered:
+            message = self._offered.popleft()
+            if largest is None or _packet_bytes(message) <= largest:
+                session.publish(message)
+            else:
+                self.counters.lost += 1
         while True:
             with self._changed:
                 entry = self._take() if self._outbox.in_flight < window else None
             if entry is None:
                 return
-            message, largest = entry.message, session.maximum_packet_bytes
-            size = len(message.topic.encode()) + len(message.payload) + PACKET_OVERHEAD_BYTES
-            if largest is not None and size > largest:
+            message = entry.message
+            if largest is not None and _packet_bytes(message) > largest:
                 with self._changed:
                     if entry.sequence is not None and self._spool:
                         self._spool.delivered(entry.sequence)
@@ -410,3 +448,7 @@ class MqttClient:
             self._on_request(message)
         except Exception:
             log.exception("A request on '%s' was not handled.", one_line(message.topic))
+
+
+def _packet_bytes(message: Message) -> int:
+    return len(message.topic.encode()) + len(message.payload) + PACKET_OVERHEAD_BYTES

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from moedge_runtime.mqtt.topics import check_topic
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message to publish with QoS 1.
+    """A message to publish.
 
     Attributes:
         topic: Without wildcards; anything else raises ValueError.
@@ -21,6 +22,7 @@ class Message:
             lasts: it is worth keeping on the disk while there is no broker.
         identifier: MQTT 5: becomes the user property `id`.
         content_type: MQTT 5: media type of the payload.
+        qos: 0 for what may be lost (`MqttClient.offer`).
     """
 
     topic: str
@@ -30,6 +32,7 @@ class Message:
     late: Callable[[], bytes] | None = None
     identifier: str | None = None
     content_type: str | None = None
+    qos: Literal[0, 1] = 1
 
     @property
     def lasting(self) -> bool:

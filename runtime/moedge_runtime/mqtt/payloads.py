@@ -244,6 +244,8 @@ class ModelInfo(Payload):
 class SystemInfo(Payload):
     """The operating system in `info`."""
 
+    board: str | None = None
+    """What its device tree or firmware calls the machine; null if they do not say."""
     name: str | None
     """As os-release has it; null if it has none."""
     image_version: str | None
@@ -264,6 +266,8 @@ class DeviceInfo(Payload):
     """As in an answer."""
     system: SystemInfo
     model: ModelInfo
+    restart_required: bool = False
+    """The configuration has another value of a key that is read at start only."""
     config_file: str | None
     """Where it was read from: `--config`, or what was pushed in its place."""
     config: dict[str, Any]
@@ -336,6 +340,8 @@ class MqttHealth(Payload):
     """From memory."""
     refused: int
     """By the broker's access list or limits."""
+    log_dropped: int = 0
+    """Lines of the log that were not published: there was no broker, or too many came."""
     certificate_ends_at: Timestamp | None
     """That of the device, `mqtt.cert`; null without one, or if it cannot be read."""
     spool: SpoolHealth | None
@@ -349,6 +355,8 @@ class BoardHealth(Payload):
     """Of the hottest sensor; null if there is none."""
     under_voltage: bool | None = None
     """Whether the power supply is too weak now; null where nothing says so."""
+    power_mode: str | None = None
+    """Of a Jetson, by its name; null elsewhere."""
     pace: Literal["normal", "slow", "slower"] = "normal"
     """slow and slower: answers are spaced out, because of heat or weak power."""
 
@@ -385,6 +393,37 @@ class ConfigResult(Payload):
     """Whether the configuration differs from the one before."""
     model_loaded: bool
     """Whether the model had to be loaded again."""
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class LogPayload(Payload):
+    """`<base>/<device>/log`."""
+
+    at: Timestamp
+    clock_synced: bool | None
+    level: LogLevel
+    namespace: str
+    """Which part of moedge says it."""
+    message: str
+    dropped: int
+    """Lines that were not published, since the start or the last reload."""
+
+
+class BackupResult(Payload):
+    """`data` of a response to `backup`."""
+
+    name: str
+    """For a file."""
+    bytes: int
+    """Of the zip."""
+    sha256: str
+    """Of the zip."""
+    left_out: list[str]
+    """What the configuration names and is not in it."""
+    zip: str
+    """The zip in base64."""
 
 
 class HomeAssistantDevice(Payload):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moedge_runtime.errors import RequestError
+from moedge_runtime.mqtt.payloads import LogLevel
 from moedge_runtime.strict_json import parse_json
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -15,7 +16,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_CONFIG_REQUEST_BYTES = 512 * 1024
 """A configuration may hold many questions with their schemas."""
 
-LogLevel = Literal["debug", "info", "warning", "error"]
+Freshness = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None
 Transaction = Annotated[str, Field(max_length=256)] | int
 
 
@@ -43,6 +44,8 @@ class AskCommand(Request):
     """Put the reasoning into the answer."""
     deadline: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
     """Seconds from now after which nobody wants the answer any more."""
+    freshness: Freshness = None
+    """Seconds that the frame may be old; null for any age."""
 
 
 class SnapshotCommand(Request):
@@ -50,6 +53,8 @@ class SnapshotCommand(Request):
 
     camera: Annotated[str, Field(max_length=64)] | None = None
     """May be left out if there is one camera."""
+    freshness: Freshness = None
+    """As for `ask`."""
 
 
 class ConfigCommand(Request):
@@ -67,6 +72,13 @@ class ConfigCommand(Request):
         return self
 
 
+class BackupCommand(Request):
+    """Everything that makes the device what it is."""
+
+    hot_set: bool = True
+    """With what was learnt about experts, most of its size."""
+
+
 class LogLevelCommand(Request):
     """How much is logged."""
 
@@ -80,6 +92,7 @@ COMMANDS: dict[str, type[Request]] = {
     "health": Request,
     "info": Request,
     "config": ConfigCommand,
+    "backup": BackupCommand,
     "reload": Request,
     "restart": Request,
     "log_level": LogLevelCommand,

@@ -138,7 +138,7 @@ class Session:
         If the connection is lost, `on_lost` is or was called and the message counts as undelivered.
         """
         properties = _publication_properties(message) if self._v5 else None
-        return self._client.publish(message.topic, message.payload, _QOS, message.retain, properties).mid
+        return self._client.publish(message.topic, message.payload, message.qos, message.retain, properties).mid
 
     def subscribe(self, *topic_filters: str, retained: bool, qos: int = _QOS) -> None:
         """Subscribe and wait for the broker's consent.

@@ -10,7 +10,7 @@ from moedge_runtime.strict_json import is_text
 MAX_TOPIC_BYTES = 65535
 """MQTT 5.0, section 1.5.4: a string's length is two bytes."""
 
-RESERVED_LEVELS = ("status", "info", "health", "request", "response", "update")
+RESERVED_LEVELS = ("status", "info", "health", "log", "request", "response", "update")
 """Levels below the device that are not cameras."""
 
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -42,6 +42,11 @@ class Topics:
     def health(self) -> str:
         """Retained: counters, once a minute."""
         return f"{self.root}/health"
+
+    @property
+    def log(self) -> str:
+        """Lines of the daemon's log, not retained."""
+        return f"{self.root}/log"
 
     def camera_status(self, camera: str) -> str:
         """Retained: the camera's state, and why."""

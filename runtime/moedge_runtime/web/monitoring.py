@@ -1,4 +1,4 @@
-"""/metrics and /healthz: for machines, without a token, and nothing else. docs/metrics.md says what is in them."""
+"""/metrics, /healthz and /readiness: for machines, without a token, and nothing else; see docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ class Monitoring:
 
     Attributes:
         metrics: All metrics as text.
-        health: Whether the process does its work, and the details as JSON values.
+        health: Whether the process lives, and the details as JSON values.
+        ready: Whether it answers questions, likewise.
     """
 
     metrics: Callable[[], bytes]
     health: Callable[[], tuple[bool, dict[str, Any]]]
+    ready: Callable[[], tuple[bool, dict[str, Any]]]
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer `request`."""
-        if request.path not in ("/metrics", "/healthz"):
+        if request.path not in ("/metrics", "/healthz", "/readiness"):
             raise not_found()
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed(request, ("GET", "HEAD"))
         if request.path == "/metrics":
             return HttpResponse(self.metrics(), METRICS_TYPE)
-        works, details = self.health()
-        return json_response(details, HTTPStatus.OK if works else HTTPStatus.SERVICE_UNAVAILABLE)
+        well, details = self.health() if request.path == "/healthz" else self.ready()
+        return json_response(details, HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from moedge_runtime.config import CameraConfig
-from moedge_runtime.config.camera import without_credentials
+from moedge_runtime.config.camera import SCHEMES, camera_problems, without_credentials
 from pydantic import ValidationError
 
 
@@ -12,9 +12,12 @@ def camera(source: str, base: str = "/etc/moedge", **keys: Any) -> CameraConfig:
 
 
 def refusal(source: str, **keys: Any) -> str:
-    with pytest.raises(ValidationError) as caught:
+    """What is wrong with a value, or else between keys."""
+    try:
         camera(source, **keys)
-    return caught.value.errors()[0]["msg"].removeprefix("Value error, ")
+    except ValidationError as error:
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    return "; ".join(f"{key}: {text}" for key, text in camera_problems({"source": source, **keys}))
 
 
 def test_paths_are_absolute_and_addresses_stay() -> None:
@@ -54,11 +57,15 @@ def test_every_key_is_typed(tmp_path: Path) -> None:
         ("rtsp://10.0.0.7:eleven/s1", {}, "Port could not be cast to integer value as 'eleven'"),
         ("rtsp://10.0.0.7/s1 -x", {}, "a URL holds no blanks"),
         ("http://10.0.0.7/a\r\nHost: other", {}, "a URL holds no blanks"),
-        ("file:a.mp4", {"transport": "tcp"}, "transport is for rtsp:, rtsps: and does nothing for file:; remove it"),
-        ("http://h/", {"ca": "/etc/hosts"}, "ca is for rtsps:, https: and does nothing for http:; remove it"),
-        ("rtsp://h/s", {"loop": True}, "loop is for file:, folder: and does nothing for rtsp:; remove it"),
-        ("rtsp://h/s", {"password": "x"}, "a password needs a username"),
-        ("exec:x", {"format": "rgb24"}, "raw frames (rgb24) need a size, for example 1280x720"),
+        (
+            "file:a.mp4",
+            {"transport": "tcp"},
+            "transport: this is for rtsp:, rtsps: and does nothing for file:; remove it",
+        ),
+        ("http://h/", {"ca": "/etc/hosts"}, "ca: this is for rtsps:, https: and does nothing for http:; remove it"),
+        ("rtsp://h/s", {"loop": True}, "loop: this is for file:, folder: and does nothing for rtsp:; remove it"),
+        ("rtsp://h/s", {"password": "x"}, "password: a password needs a username"),
+        ("exec:x", {"format": "rgb24"}, "format: raw frames (rgb24) need a size, for example 1280x720"),
         ("csi:0", {"size": "720p"}, "write WIDTHxHEIGHT in pixels, for example 1280x720"),
         ("csi:0", {"size": "0x10"}, "write WIDTHxHEIGHT in pixels, for example 1280x720"),
         ("csi:0", {"black_after": 0}, "write more than 0 and at most 31,622,400 s, or never to leave this out"),
@@ -68,10 +75,16 @@ def test_what_is_wrong_is_said(source: str, keys: dict[str, Any], problem: str) 
     assert refusal(source, **keys) == problem
 
 
+def test_the_schemes_are_those_of_the_cameras() -> None:
+    from moedge_runtime.camera.open import _SOURCES
+
+    assert tuple(_SOURCES) == SCHEMES
+
+
 def test_two_wrong_keys_are_told_together() -> None:
     assert refusal("csi:0", loop=True, username="u") == (
-        "username is for rtsp:, rtsps:, http:, https: and does nothing for csi:; remove it; "
-        "loop is for file:, folder: and does nothing for csi:; remove it"
+        "username: this is for rtsp:, rtsps:, http:, https: and does nothing for csi:; remove it; "
+        "loop: this is for file:, folder: and does nothing for csi:; remove it"
     )
 
 

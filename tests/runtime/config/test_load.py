@@ -106,7 +106,10 @@ mqtt:
   password: ${NOPE}
 cameras:
   request: {source: panel.mp4}
-  b: {source: "file:x.mp4", loop: maybe}
+  b: {source: "file:x.mp4", loop: maybe, transport: tcp}
+  gate: {source: "rstp://10.0.0.7/s1?token=s3cret", password: "x"}
+  door: {source: "csi:left"}
+  yard: {source: "exec:grab 'all"}
 watches:
   - name: a
     camera: c
@@ -116,7 +119,7 @@ watches:
   - {name: a, camera: b, question: "", json_schema: nope.json}
 """
     assert refusal(tmp_path, text).splitlines() == [
-        f"Configuration '{tmp_path}/moedge.yaml' has 15 errors:",
+        f"Configuration '{tmp_path}/moedge.yaml' has 20 errors:",
         "  line 2: device: got 'panel 01'; use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -",
         "  line 3: model.threads: got 'many'; should be a valid integer, unable to parse string as an integer",
         "  line 4: mqtt: give exactly one of url (a broker that runs) and embedded (one started here)",
@@ -127,14 +130,21 @@ watches:
         "  line 8: cameras.request.source: got 'panel.mp4'; write a scheme and what it reads, for example "
         "file:panel.mp4 or rtsp://10.0.0.7/stream1",
         "  line 9: cameras.b.loop: got 'maybe'; should be a valid boolean, unable to interpret input",
-        "  line 12: watches[0].camera: there is no camera 'c'; known are: request, b",
-        "  line 14: watches[0].interval: got '5 parsecs'; write seconds as a number, or a number with ms, s, m or h, "
+        "  line 9: cameras.b.transport: this is for rtsp:, rtsps: and does nothing for file:; remove it",
+        "  line 10: cameras.gate.password: a password needs a username",
+        "  line 10: cameras.gate.source: got 'rstp://10.0.0.7/s1?…'; there is no source 'rstp:'; known are: v4l2:, "
+        "csi:, rtsp:, rtsps:, http:, https:, exec:, file:, folder:. Did you mean 'rtsp'?",
+        "  line 11: cameras.door.source: got 'csi:left'; write the number of the camera, for example csi:0",
+        '  line 12: cameras.yard.source: got "exec:grab \'all"; the command cannot be read (No closing quotation); '
+        "close its quotes",
+        "  line 15: watches[0].camera: there is no camera 'c'; known are: request, b, gate, door, yard",
+        "  line 17: watches[0].interval: got '5 parsecs'; write seconds as a number, or a number with ms, s, m or h, "
         "for example 5s",
-        "  line 15: watches[0].question: the key is given twice, here and in line 13",
-        f"  line 16: watches[1].json_schema: got 'nope.json'; the JSON Schema '{tmp_path}/nope.json' cannot be read "
+        "  line 18: watches[0].question: the key is given twice, here and in line 16",
+        f"  line 19: watches[1].json_schema: got 'nope.json'; the JSON Schema '{tmp_path}/nope.json' cannot be read "
         "(No such file or directory)",
-        "  line 16: watches[1].name: 'a' is also the name of watches[0]",
-        "  line 16: watches[1].question: got ''; String should have at least 1 character",
+        "  line 19: watches[1].name: 'a' is also the name of watches[0]",
+        "  line 19: watches[1].question: got ''; String should have at least 1 character",
     ]
 
 

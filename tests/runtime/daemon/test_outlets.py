@@ -1,9 +1,10 @@
-"""The daemon over HTTP: metrics, /healthz and the JSON behind the page, with a real broker and a fake model."""
+"""The daemon over HTTP: metrics, health and the JSON behind the page, with a real broker and a fake model."""
 
 from __future__ import annotations
 
 import io
 import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import yaml
 from moedge_runtime.config import ProtectionConfig, load_config
 from moedge_runtime.daemon import liveness
 from moedge_runtime.daemon.answerer import ExpertUse
-from moedge_runtime.daemon.board import Reading, Zone
+from moedge_runtime.daemon.board import FlashLife, Reading, Zone
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.metrics import BOARD_FAMILIES, FAMILIES, PREFIX, DaemonMetrics
 from moedge_runtime.daemon.preflight import check_config
@@ -101,8 +102,25 @@ def test_healthz_is_ok_then_degraded_then_stuck(
         running.post("/api/ask", {"question": "GATE until the test says so"})
         wait_until(lambda: send(running.metrics, "GET", "/healthz").status == 503)
         assert send(running.metrics, "GET", "/healthz").json()["status"] == "stuck"
+        stuck = send(running.metrics, "GET", "/readiness")
+        assert (stuck.status, stuck.json()["reason"]["key"]) == (503, "model.stuck")
         running.answerer.gate.set()
         wait_until(lambda: send(running.metrics, "GET", "/healthz").status == 200)
+
+
+def test_readiness_waits_for_the_model_and_healthz_does_not(place: Path, bundle: Path, broker: BrokerAddress) -> None:
+    loads = threading.Event()
+    with site(place, bundle, broker.port, loads=loads) as running:
+        wait_until(lambda: _reaches(running.metrics))
+        assert send(running.metrics, "GET", "/healthz").json()["status"] == "starting"
+        answer = send(running.metrics, "GET", "/readiness")
+        assert (answer.status, answer.json()["ready"]) == (503, False)
+        assert answer.json()["reason"]["key"] == "model.not_loaded"
+        loads.set()
+        wait_until(lambda: send(running.metrics, "GET", "/readiness").status == 200)
+        assert send(running.metrics, "GET", "/readiness").json() == {"ready": True, "reason": None}
+        assert send(running.metrics, "HEAD", "/readiness").status == 200
+        assert send(running.metrics, "POST", "/readiness", {}).status == 405
 
 
 def test_a_broker_that_is_away_degrades_and_fails_nothing(place: Path, bundle: Path) -> None:
@@ -113,6 +131,7 @@ def test_a_broker_that_is_away_degrades_and_fails_nothing(place: Path, bundle: P
             "degraded",
             {"connected": False},
         )
+        assert send(running.metrics, "GET", "/readiness").status == 200
         assert running.scraped()["moedge_mqtt_connected"] == 0
 
 
@@ -321,11 +340,15 @@ def test_a_hot_board_makes_the_model_rest_between_answers() -> None:
 
 
 def test_temperature_and_pace_are_in_the_metrics() -> None:
-    reading = Reading((Zone("cpu-thermal", 78.5), Zone("gpu", 60.0)), under_voltage=True)
+    zones = (Zone("cpu-thermal", 78.5), Zone("gpu", 60.0))
+    reading = Reading(zones, under_voltage=True, power_mode="MAXN", flash=(FlashLife("mmcblk0", "a", 0.3),))
     protection = Protection(ProtectionConfig(), lambda: reading)
     protection.look()
     text = DaemonMetrics(protection, lambda: None).text().decode()
     assert 'moedge_temperature_celsius{zone="cpu-thermal"} 78.5' in text
     assert "moedge_under_voltage 1.0" in text
     assert "moedge_pace 2.0" in text
+    assert 'moedge_power_mode{mode="MAXN"} 1.0' in text
+    assert 'moedge_flash_life_used_ratio{device="mmcblk0",memory="a"} 0.3' in text
+    assert float(re.search(r"^moedge_written_bytes_total (\S+)$", text, re.M)[1]) >= 0  # type: ignore[index]
     assert "moedge_serving 0.0" in text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from moedge_runtime.config import ProtectionConfig
-from moedge_runtime.daemon.board import Reading, Zone, read_board
+from moedge_runtime.daemon.board import FlashLife, Reading, Zone, read_board
 from moedge_runtime.daemon.protection import CALM_S, LONGEST_PAUSE_S, Governor, Level, Protection
 
 
@@ -137,3 +137,39 @@ def test_switched_off_it_only_reports(tmp_path: Path) -> None:
     protection.look()
     assert protection.level == N
     assert protection.reading.hottest_c == 120.0
+
+
+NVPMODEL = """\
+# < POWER_MODEL ID=2 NAME=commented >
+< POWER_MODEL ID=0 NAME=15W >
+CPU_ONLINE CORE_0 1
+< POWER_MODEL ID=2 NAME=MAXN_SUPER >
+< PM_CONFIG DEFAULT=0 >"""
+
+
+@pytest.mark.parametrize(
+    ("status", "mode"),
+    [("pmode:0002 fmode:quiet", "MAXN_SUPER"), ("pmode:0000", "15W"), ("pmode:0007", None), ("", None)],
+)
+def test_a_jetsons_power_mode_is_told_by_its_name(tmp_path: Path, status: str, mode: str | None) -> None:
+    write(tmp_path, {"var/lib/nvpmodel/status": status, "etc/nvpmodel.conf": NVPMODEL})
+    assert read_board(tmp_path).power_mode == mode
+
+
+def test_an_emmc_says_how_much_of_its_life_is_used(tmp_path: Path) -> None:
+    files = {"sys/block/mmcblk0/device/life_time": "0x03 0x0b", "sys/block/mmcblk1/device/life_time": "0x00 0x0C"}
+    assert read_board(write(tmp_path, files)).flash == (
+        FlashLife("mmcblk0", "a", 0.3),
+        FlashLife("mmcblk0", "b", 1.1),
+    )
+
+
+def test_a_change_of_the_power_supply_is_told_at_once_and_once(tmp_path: Path) -> None:
+    told: list[tuple[bool | None, str | None]] = []
+    alarm = "sys/class/hwmon/hwmon1/in0_lcrit_alarm"
+    steps = iter([{}, {alarm: "1"}, {alarm: "1"}, {f"{ZONE}0/temp": "56000", alarm: "1"}, {}])
+    protection = Protection(ProtectionConfig(enabled=False), lambda: read_board(write(tmp_path, FAKE_PI | next(steps))))
+    protection.on_change = lambda: told.append((protection.reading.under_voltage, protection.reading.power_mode))
+    for _ in range(5):
+        protection.look()
+    assert told == [(False, None), (True, None), (False, None)]

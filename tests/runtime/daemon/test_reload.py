@@ -336,6 +336,24 @@ def _taken(directory: Path) -> Iterator[None]:
     spool.close()
 
 
+def test_info_says_that_a_key_which_is_read_at_start_wants_a_restart(path: Path, broker: BrokerAddress) -> None:
+    with Listener(broker, "t/#") as listener, running(path):
+        listener.message("t/d/panel/answer")
+        assert ask(listener, "info")["data"]["restart_required"] is False
+        assert ask(listener, "config", config=changed(path, log={"format": "json"}))["status"] == "ok"
+        assert ask(listener, "info")["data"]["restart_required"] is True
+
+
+def test_an_old_frame_is_none_where_a_fresh_one_is_wanted(path: Path, broker: BrokerAddress) -> None:
+    with Listener(broker, "t/#") as listener, running(path):
+        listener.message("t/d/panel/answer")
+        for verb, keys in (("ask", {"question": "Which frame?"}), ("snapshot", {})):
+            assert ask(listener, verb, freshness=3600, **keys)["status"] == "ok"
+            error = ask(listener, verb, freshness=1e-9, **keys)["error"]
+            assert error["key"] == "camera.frame_old" and "s old; freshness=1e-09 s" in error["message"]
+            assert ask(listener, verb, freshness=0, **keys)["error"]["key"] == "request.invalid"
+
+
 def test_the_log_level_is_set_and_told(path: Path, broker: BrokerAddress) -> None:
     with Listener(broker, "t/#") as listener, running(path):
         listener.message("t/d/status", "online")

@@ -120,7 +120,7 @@ def test_info_is_retained_and_names_model_and_configuration(place: Path, bundle:
     assert info["model"]["bundle"] == "sample"
     assert info["model"]["precision"] == "int4"
     assert len(info["model"]["manifest_sha256"]) == 64
-    assert set(info["system"]) == {"name", "image_version", "slot"} and info["system"]["slot"] is None
+    assert set(info["system"]) == {"board", "name", "image_version", "slot"} and info["system"]["slot"] is None
     assert info["config"]["device"] == "d"
     assert info["config_schema"] == json.loads(json.dumps(config_schema()))
 
@@ -472,16 +472,6 @@ def test_a_damaged_bundle_ends_the_daemon_before_any_camera_is_opened(tmp_path: 
         finished(tmp_path, damaged, broker, model={"bundle": str(damaged), "verify": True})
     with pytest.raises(BundleError, match=r"is no moedge bundle: it has no manifest\.json"):
         finished(tmp_path, tmp_path / "nothing", broker)
-
-
-def test_an_unknown_scheme_ends_the_daemon_at_once(tmp_path: Path, bundle: Path, broker: BrokerAddress) -> None:
-    with pytest.raises(ConfigError) as caught:
-        finished(tmp_path, bundle, broker, cameras={"panel": {"source": "gopher:x"}})
-    assert str(caught.value) == (
-        f"Configuration '{tmp_path}/moedge.yaml' has 1 error:\n"
-        "  line 10: cameras.panel.source: Camera source 'gopher:x' has a scheme that moedge does not know. "
-        "Known are v4l2:, csi:, rtsp:, rtsps:, http:, https:, exec:, file:, folder:."
-    )
 
 
 def test_a_watch_that_the_model_refuses_ends_the_daemon_before_it_connects(

@@ -12,6 +12,7 @@ from moedge_runtime.mqtt.payloads import (
     AnswerPayload,
     AnswerTiming,
     AnswerTokens,
+    BackupResult,
     CameraHealth,
     CameraStatus,
     DeviceHealth,
@@ -20,6 +21,7 @@ from moedge_runtime.mqtt.payloads import (
     ErrorInfo,
     EventAlert,
     EventPayload,
+    LogPayload,
     ModelInfo,
     MotionPayload,
     MqttHealth,
@@ -159,7 +161,12 @@ EXAMPLES: dict[str, Payload] = {
         version="0.1.0",
         started_at=CAPTURED - timedelta(minutes=5),
         clock_synced=True,
-        system=SystemInfo(name="Debian GNU/Linux 12 (bookworm)", image_version="2026.12", slot="B"),
+        system=SystemInfo(
+            board="Raspberry Pi 5 Model B Rev 1.0",
+            name="Debian GNU/Linux 12 (bookworm)",
+            image_version="2026.12",
+            slot="B",
+        ),
         model=ModelInfo(
             name=MODEL.name,
             architecture="Qwen3VLMoeForConditionalGeneration",
@@ -205,6 +212,15 @@ EXAMPLES: dict[str, Payload] = {
             spool=SPOOL,
         ),
     ),
+    "log": LogPayload(
+        at=CAPTURED,
+        clock_synced=True,
+        level="error",
+        namespace="moedge_runtime.daemon.reader",
+        message="Camera 'panel' (rtsp://10.0.0.7/s1) failed: It gave no frame for 10.0 s. Check the address and the "
+        "cable. Retrying within 10 s.",
+        dropped=0,
+    ),
     "watch_state": watch_state(ANSWER),
     "home_assistant": announcement(
         Topics("moedge", "panel-01"),
@@ -220,6 +236,17 @@ EXAMPLES: dict[str, Payload] = {
             id="01KAR428M2Q7C5X9B1D3F4G6HJ", camera="panel", captured_at=CAPTURED, clock_synced=True, snapshot=SNAPSHOT
         ).model_dump(mode="json"),
         transaction="s-3",
+    ),
+    "response_backup": Response(
+        status="ok",
+        data=BackupResult(
+            name="moedge-panel-01-20261123T081530Z.zip",
+            bytes=48_211,
+            sha256=SNAPSHOT.sha256,
+            left_out=[],
+            zip="UEsDBBQAAAAIAA…",
+        ).model_dump(mode="json"),
+        transaction="b-1",
     ),
     "response_config_error": Response(
         status="error",

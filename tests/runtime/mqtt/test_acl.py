@@ -46,6 +46,7 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "topic write moedge/panel-01/status\n"
         "topic write moedge/panel-01/info\n"
         "topic write moedge/panel-01/health\n"
+        "topic write moedge/panel-01/log\n"
         "topic write moedge/panel-01/response/+\n"
         "topic write moedge/panel-01/+/status\n"
         "topic write moedge/panel-01/+/event\n"
@@ -107,6 +108,7 @@ def test_mosquitto_takes_everything_that_a_device_says_and_nothing_of_another(
     allowed = [
         PANEL.info,
         PANEL.health,
+        PANEL.log,
         PANEL.camera_status("c"),
         PANEL.answer("c"),
         PANEL.last_answer("c"),

@@ -351,6 +351,30 @@ def test_states_that_change_without_a_broker_take_no_memory(tmp_path: Path) -> N
     broker.stop()
 
 
+def test_the_bytes_that_wait_are_those_of_answers_and_responses() -> None:
+    client = client_for(BrokerAddress("127.0.0.1", 1))
+    client.publish(Message("d/info", b"state", retain=True))
+    for size in (10, 20):
+        client.publish(Message("d/response/x", b"x" * size))
+    assert client.waiting_bytes() == 30
+
+
+def test_what_may_be_lost_is_taken_only_with_a_connection(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path, "allow_anonymous true", "max_packet_size 2000")
+    client = client_for(broker.start())
+    assert not client.offer(Message("d/log", b"before", qos=0))
+    with Listener(broker.address, "d/#") as listener:
+        client.start()
+        wait_connected(client)
+        assert client.offer(Message("d/log", b"x" * 3000, qos=0))
+        assert client.offer(Message("d/log", b"after", qos=0))
+        assert listener.message("d/log").payload == b"after"
+    assert client.counters.lost == 1, "what the broker would not take"
+    assert client.close(DEADLINE_S)
+    assert not client.offer(Message("d/log", b"at last", qos=0))
+    broker.stop()
+
+
 def test_a_message_too_large_for_the_broker_is_reported_once_and_the_others_arrive(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -362,10 +386,12 @@ def test_a_message_too_large_for_the_broker_is_reported_once_and_the_others_arri
     client.publish(lasting(1))
     client.start()
     with Listener(address, "d/#") as listener:
+        wait_connected(client)
+        client.publish(Message("d/info", b"x" * 31_000, retain=True))
         client.publish(lasting(2))
         listener.message("d/answer", "2")
     assert client.close(DEADLINE_S)
-    assert (client.counters.connects, client.counters.refused) == (1, 2)
+    assert (client.counters.connects, client.counters.refused) == (1, 3)
     errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [
         f"A message of {size} bytes on '{topic}' is not sent: the broker takes packets of 20,000 bytes at most."

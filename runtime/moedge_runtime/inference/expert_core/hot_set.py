@@ -76,9 +76,20 @@ def load_hot_set(path: Path, text: TextInfo) -> HotSet:
         ConfigError: It is damaged, or was made for a bundle of another shape.
     """
     try:
-        values = parse_json(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise StorageError(f"The counts of experts in '{path}' cannot be read ({error.strerror}).") from error
+    return parse_hot_set(content, path, text)
+
+
+def parse_hot_set(content: bytes, path: Path, text: TextInfo) -> HotSet:
+    """What `save_hot_set` wrote to `path`.
+
+    Raises:
+        ConfigError: As `load_hot_set`.
+    """
+    try:
+        values = parse_json(content.decode())
     except ValueError as error:  # UnicodeDecodeError is one
         raise _unusable(path, f"it is not valid JSON ({error})") from error
     if not isinstance(values, dict) or not isinstance(values.get("counts"), list):

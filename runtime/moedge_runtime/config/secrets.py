@@ -1,4 +1,4 @@
-"""Finds secrets in a fleet file, which many people read and which goes through version control. Pure.
+"""Finds secrets in the values of a moedge.yaml or a fleet file, which are to go where others read them. Pure.
 
 Recognised are passwords that the types know as such, logins inside addresses, values of keys that name a secret in
 addresses and commands, and private keys. A secret of another form cannot be told from any other text.
@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from moedge_runtime.config import Config
-from moedge_runtime.config.yaml_lines import Path
 from pydantic import BaseModel, SecretStr
 
-HOW = "no secret may be in a fleet file: write ${NAME} and set the environment variable NAME on the board"
+from moedge_runtime.config.model import Config
+from moedge_runtime.config.yaml_lines import Path
 
 _REFERENCES = re.compile(r"(\$\{[A-Za-z_][A-Za-z0-9_]*\})+")
 _NAMES = r"(?:pass(?:word|wd|phrase)?|pwd|secret|(?:access_|auth_)?token|api_?key|access_?key|auth)"
@@ -33,7 +32,7 @@ _TEXTS = {"question", "system", "json_schema"}
 
 
 def secrets(value: Any, path: Path) -> Iterator[Path]:
-    """Paths of the secrets in a layer's `config`, which stands at `path`."""
+    """Paths of the secrets in `value`, which stands at `path` and in which variables are not replaced yet."""
     if isinstance(value, dict):
         for key, item in value.items():
             inner = (*path, str(key))
