@@ -78,7 +78,9 @@ def load_hot_set(path: Path, text: TextInfo) -> HotSet:
     try:
         values = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StorageError(f"The counts of experts in '{path}' cannot be read ({error.strerror}).") from error
+        raise StorageError(
+            f"The counts of experts in '{path}' cannot be read ({error.strerror}). Give a file."
+        ) from error
     except ValueError as error:  # UnicodeDecodeError is one
         raise _unusable(path, f"it is not valid JSON ({error})") from error
     if not isinstance(values, dict) or not isinstance(values.get("counts"), list):
