@@ -69,7 +69,7 @@ FOUND = {
     5: ("defaults.config.mqtt.keepalive", "got 2; should be greater than or equal to 5"),
     6: ("defaults.config.watches[0].camera", "there is no camera 'gaet'; known are: gate. Did you mean 'gate'?"),
     7: ("defaults.config.watches[0].interval", "got '10 parsecs'; write seconds as a number"),
-    8: ("defaults.config.watches[1].question", "got ''; String should have at least 1 character"),
+    8: ("defaults.config.watches[1].question", "got ''; it has to have at least 1 character"),
     9: ("defaults.config.watches[1].json_schema", "got 'lamps.json'; the JSON Schema"),
     10: ("sites.berlin.profile", "there is no profile 'orin-nano-8bg'. Did you mean 'orin-nano-8gb'?"),
     11: ("sites.berlin.config.device", "the device's name is its key in the fleet file; remove it"),
@@ -221,7 +221,7 @@ def test_topics_of_a_device_inside_those_of_another_are_refused(tmp_path: Path) 
         ("a: [", "is not valid YAML"),
         ("a: &a [*a]", "contains itself"),
         ("sites: {a: {groups: {b: {devices: {c: {config: 5}}}}}}", "sites.a.groups.b.devices.c.config"),
-        ("version: 1\nsites: {}", "sites: Dictionary should have at least 1 item"),
+        ("version: 1\nsites: {}", "sites: at least one is wanted"),
         (
             f"{FLEET}    update: {{windows: [{{start: '02:00', end: '02:00'}}]}}",
             "from a time to the same time is empty",
