@@ -14,7 +14,7 @@ CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp'
 # Test files that run at the same time; most of them wait most of the time. 0 for one process.
 WORKERS ?= 2
 
-.PHONY: FORCE help demo test check format bench bench-core bench-peers bench-full bench-plan bench-fleet soak fuzz quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
+.PHONY: FORCE help demo test check format screenshots bench bench-core bench-peers bench-full bench-plan bench-fleet soak fuzz quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ format: $(VENV)/.installed-dev ## format the code and sort imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $(CORE_CODE)
+
+screenshots: demo $(VENV)/.installed-dev ## docs/images/web*.png anew: the local page on the demo, in Chromium
+	PYTHONPATH=tests $(BIN)/python -m runtime.daemon.make_screenshots out/demo/panel-int4
 
 bench: demo ## size of the runtime-only environment and idle memory of the daemon
 	$(BIN)/python benchmarks/runtime_footprint.py

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+from moedge_runtime.command_line import examples
+from moedge_runtime.errors import MoedgeError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,7 +25,12 @@ PARTS = ("attention", "head", "embedding", "vision")
 PRECISION = click.Choice(["fp32", "int8", "int4"])
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "moedge export Qwen/Qwen3-VL-30B-A3B-Instruct qwen3-vl-int4 --dry-run",
+        "moedge export Qwen/Qwen3-VL-30B-A3B-Instruct qwen3-vl-int4",
+    )
+)
 @click.argument("checkpoint")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--precision", type=PRECISION, default="int4", show_default=True, help="Precision of the experts.")
@@ -128,8 +135,15 @@ def show_plan(checkpoint: str, out: Path, options: ExportOptions, *, as_json: bo
     from moedge_export.plan import plan_export  # noqa: PLC0415
 
     plan = plan_export(checkpoint, out, options)
-    click.echo(json.dumps(plan.to_json()) if as_json else plan.text())
-    plan.check(overwrite=options.overwrite)
+    if not as_json:
+        click.echo(plan.text())
+    try:
+        plan.check(overwrite=options.overwrite)
+    except MoedgeError as error:
+        error.report = plan.to_json()
+        raise
+    if as_json:
+        click.echo(json.dumps(plan.to_json()))
 
 
 def run_export(

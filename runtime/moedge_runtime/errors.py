@@ -5,7 +5,8 @@ class MoedgeError(Exception):
     """Base of every error that moedge raises on purpose.
 
     The text is whole sentences: what failed, the value got, the value allowed, what to do. `key` is stable across
-    versions and languages and goes with the text wherever an error leaves the board.
+    versions and languages and goes with the text wherever an error leaves the board. `report` is what a command with
+    --json prints beside them.
     """
 
     key = "moedge"
@@ -13,6 +14,7 @@ class MoedgeError(Exception):
 
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
+        self.report: dict[str, object] = {}
         if key is not None:
             self.key = key
 

@@ -116,3 +116,12 @@ def test_an_error_is_one_sentence_and_exit_code_1(tmp_path: Path, capsys: pytest
         main(["export", str(tmp_path / "absent"), str(tmp_path / "out")])
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("moedge: There is no directory")
+
+
+def test_the_dry_run_of_an_export_that_is_refused_is_one_json_object(
+    checkpoint: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", str(checkpoint[0]), str(tmp_path), "--dry-run", "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert not said["ok"] and said["error"]["key"] == "storage.exists" and said["parts"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from moedge_runtime.command_line import examples
 
 if TYPE_CHECKING:
     from moedge_runtime.bundle import Bundle
@@ -31,7 +32,9 @@ PROBE_EXPERTS = 128
 REPORT_VERSION = 1
 
 
-@click.command()
+@click.command(
+    epilog=examples("moedge doctor --config moedge.yaml", "moedge doctor --bundle qwen3-vl-int4 --json > here.json")
+)
 @click.option("--device", metavar="NAME|FILE", help="Profile to compare with.  [default: as the board names itself]")
 @click.option(
     "--config",

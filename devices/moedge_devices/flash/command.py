@@ -11,6 +11,7 @@ from typing import IO, Any, TypeVar
 
 import click
 from moedge_runtime import __version__
+from moedge_runtime.command_line import OutputFile, examples
 from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.errors import ConfigError
 
@@ -22,18 +23,23 @@ EXIT_WENT_BACK = 3
 """Of `confirm`: the system did not answer, and the other slot is booted. The unit takes other codes for a crash."""
 
 
-@click.group()
+@click.group(short_help="System images: build, write, install on boards.")
 def flash() -> None:
     """System images for boards: build one, write it to a disk, update it (docs/flash.md)."""
 
 
-@flash.command()
+@flash.command(
+    epilog=examples(
+        "moedge flash build --profile generic-arm64 --package moedge_arm64.deb --keyring system.pem -o any.img"
+    ),
+    short_help="Build an image for a device, or for a kind of board.",
+)
 @click.argument("device", required=False)
 @click.option("--profile", metavar="NAME", help="Without DEVICE: for boards of this profile, without a seed.")
 @click.option(
     "--file", "-f", "fleet", default="fleet.yaml", show_default=True, metavar="FILE", help="The fleet of DEVICE."
 )
-@click.option("--out", "-o", required=True, type=click.Path(dir_okay=False, path_type=Path), help="*.img, or *.raucb.")
+@click.option("--out", "-o", required=True, type=OutputFile(), help="*.img, or *.raucb.")
 @click.option("--package", required=True, type=_FILE, help="The moedge package for the board, of `make deb`.")
 @click.option("--keyring", required=True, type=_FILE, help="PEM certificates of who may sign updates for the board.")
 @click.option("--update", is_flag=True, help="Build a signed update bundle instead of an image.")
@@ -96,7 +102,10 @@ def build(*, device: str | None, profile: str | None, fleet: str, out: Path, upd
     _say(f"{out}: {out.stat().st_size:,} bytes, {recipe.name} {sources.version}, build {sources.build()}.")
 
 
-@flash.command()
+@flash.command(
+    epilog=examples("moedge flash write any.img /dev/sdb --device gate-02 --seed secrets/gate-02"),
+    short_help="Write IMAGE to DISK, and read it back.",
+)
 @click.argument("image", type=_FILE)
 @click.argument("disk", type=click.Path(path_type=Path))
 @click.option("--device", metavar="NAME", help="Give the disk the seed of this device.")
@@ -132,7 +141,10 @@ def write(
     click.echo(f"{disk} holds {image.name} and was read back.")
 
 
-@flash.command()
+@flash.command(
+    epilog=examples("moedge flash deploy press-01 nvidia@10.1.0.21 --package moedge_arm64.deb --dry-run"),
+    short_help="Set up a board that has a system, over ssh.",
+)
 @click.argument("device")
 @click.argument("address", metavar="[USER@]HOST")
 @click.option("--file", "-f", "fleet", default="fleet.yaml", show_default=True, metavar="FILE", help="The fleet.")
@@ -160,7 +172,7 @@ def deploy(
     click.echo(f"{address} is '{device}'.")
 
 
-@flash.command()
+@flash.command(epilog=examples("moedge flash seed"), short_help="On the board: take its seed, set its host name.")
 @click.option("--from", "archive", type=click.File("rb"), help="A seed as a file, - for standard input: not just once.")
 def seed(archive: IO[bytes] | None) -> None:
     """On the board: take this device's seed, once, and set the host name. moedge-seed.service runs it."""
@@ -176,7 +188,7 @@ def seed(archive: IO[bytes] | None) -> None:
     _say(f"Seed: {', '.join(taken) if taken else 'none to take'}. Host name: {name or 'as it was'}.")
 
 
-@flash.command()
+@flash.command(epilog=examples("moedge flash confirm"), short_help="On the board: keep the booted system, or go back.")
 def confirm() -> int:
     """On the board: keep the booted system if its daemon answers, else go back. moedge-confirm.service runs it."""
     from moedge_devices.flash import confirm as board  # noqa: PLC0415  `moedge flash --help` stays fast
@@ -207,7 +219,7 @@ def confirm() -> int:
     return 0
 
 
-@flash.command()
+@flash.command(epilog=examples("moedge flash install 2026.13.raucb --reboot"))
 @click.argument("bundle")
 @click.option("--reboot", is_flag=True, help="Start the new system at once.")
 def install(bundle: str, reboot: bool) -> None:

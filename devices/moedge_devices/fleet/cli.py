@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from moedge_runtime.command_line import FiniteRange, OutputDirectory, examples
 from moedge_runtime.config.suggestion import did_you_mean
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.text_output import print_or_write
 
-from moedge_devices.fleet.load import Device, Fleet, FleetError, load_fleet
+from moedge_devices.fleet.load import Device, Fleet, load_fleet
 
 PASSWORD_VARIABLE = "MOEDGE_MQTT_PASSWORD"
 
@@ -54,12 +55,12 @@ def _access(command: _Command) -> _Command:
     return command
 
 
-@click.group()
+@click.group(short_help="All boards in one file: check, render, apply, watch.")
 def fleet() -> None:
     """All boards in one file: check it, see what it means for each board, bring it to them, see how they are."""
 
 
-@fleet.command()
+@fleet.command(epilog=examples("moedge fleet check fleet.yaml"))
 @click.argument("path", default="fleet.yaml", metavar="FILE")
 @_as_json
 def check(path: str, as_json: bool) -> None:
@@ -67,13 +68,7 @@ def check(path: str, as_json: bool) -> None:
 
     Prints everything that is wrong at once. Exits 0 if all is right, 2 if not.
     """
-    try:
-        loaded = load_fleet(path)
-    except FleetError as error:
-        if as_json:
-            problems = [asdict(problem) for problem in error.problems]
-            click.echo(json.dumps({"file": path, "ok": False, "problems": problems}, ensure_ascii=False))
-        raise
+    loaded = load_fleet(path)
     counts = {
         "file": path,
         "ok": True,
@@ -92,7 +87,9 @@ def check(path: str, as_json: bool) -> None:
         )
 
 
-@fleet.command()
+@fleet.command(
+    epilog=examples("moedge fleet show press-01"), short_help="Show what DEVICE is configured to do, and where."
+)
 @click.argument("device")
 @_file
 @_as_json
@@ -105,7 +102,10 @@ def show(device: str, path: str, as_json: bool) -> None:
     click.echo(json.dumps(show_json(loaded, chosen), ensure_ascii=False) if as_json else show_text(loaded, chosen))
 
 
-@fleet.command()
+@fleet.command(
+    epilog=examples("moedge fleet diff before.yaml fleet.yaml"),
+    short_help="Say what a change of the file means for each device.",
+)
 @click.argument("old")
 @click.argument("new")
 @_as_json
@@ -121,9 +121,9 @@ def diff(old: str, new: str, as_json: bool) -> int:
     return 0 if found.empty else 1
 
 
-@fleet.command()
+@fleet.command(epilog=examples("moedge fleet render --out rendered"))
 @_file
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory for the files.")
+@click.option("--out", required=True, type=OutputDirectory(), help="Directory for the files.")
 @click.option("--force", is_flag=True, help="Overwrite and remove rendered files that were changed since.")
 @_as_json
 def render(path: str, out: Path, force: bool, as_json: bool) -> None:
@@ -140,7 +140,10 @@ def render(path: str, out: Path, force: bool, as_json: bool) -> None:
     click.echo(f"{out}: {done.written:,} files written, {done.unchanged:,} unchanged, {done.removed:,} removed.")
 
 
-@fleet.command()
+@fleet.command(
+    epilog=examples("moedge fleet acl --operator alice --out moedge.acl"),
+    short_help="Write mosquitto's acl_file for the devices.",
+)
 @_file
 @_choice
 @click.option("--operator", "operators", multiple=True, metavar="USER", help="May read everything and send requests.")
@@ -161,17 +164,16 @@ def acl(*, path: str, out: Path | None, all_brokers: bool, **options: Any) -> No
     print_or_write(text, out)
 
 
-@fleet.command()
+@fleet.command(
+    epilog=examples("moedge fleet status --watch", "moedge fleet status --site berlin --json"),
+    short_help="Show how the devices are, live from the broker.",
+)
 @_file
 @_choice
 @_access
-@click.option(
-    "--wait", "wait_s", type=click.FloatRange(0), default=2.0, show_default=True, help="Longest wait for devices."
-)
+@click.option("--wait", "wait_s", type=FiniteRange(0), default=2.0, show_default=True, help="Longest wait for devices.")
 @click.option("--watch", is_flag=True, help="Go on until Ctrl-C.")
-@click.option(
-    "--interval", "interval_s", type=click.FloatRange(0.1), default=2.0, show_default=True, help="With --watch."
-)
+@click.option("--interval", "interval_s", type=FiniteRange(0.1), default=2.0, show_default=True, help="With --watch.")
 @_as_json
 def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json: bool, **options: Any) -> int:
     """Show which devices are online, their version, bundle, last answer and health, live from the broker.
@@ -205,7 +207,10 @@ def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json:
             time.sleep(interval_s)
 
 
-@fleet.command()
+@fleet.command(
+    epilog=examples("moedge fleet apply --dry-run", "moedge fleet apply --group berlin/press --canaries 2"),
+    short_help="Send the devices their configuration, group by group.",
+)
 @_file
 @_choice
 @_access
@@ -220,18 +225,18 @@ def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json:
     help="Of the others of a group so many may fail.",
 )
 @click.option(
-    "--timeout", type=click.FloatRange(0.1), default=300.0, show_default=True, help="Seconds for an acknowledgement."
+    "--timeout", type=FiniteRange(0.1), default=300.0, show_default=True, help="Seconds for an acknowledgement."
 )
 @click.option(
     "--settle",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=10.0,
     show_default=True,
     help="Seconds after each step in which its devices must stay online.",
 )
 @click.option(
     "--bundle-within",
-    type=click.FloatRange(0.1),
+    type=FiniteRange(0.1),
     metavar="SECONDS",
     help="Each step waits so long for answers with the bundle of the fleet file; devices without one have failed.",
 )

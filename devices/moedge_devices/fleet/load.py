@@ -6,7 +6,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -60,6 +60,7 @@ class FleetError(ConfigError):
             for line, where, text in located
         ]
         super().__init__("\n".join([f"Fleet file '{path}' has {count}:", *listing]))
+        self.report = {"file": str(path), "problems": [asdict(problem) for problem in self.problems]}
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import click
 from moedge_runtime.cli.ask import size_option
+from moedge_runtime.command_line import examples
 
 EXIT_REFUSED = 1
 """Exit code when the model does not fit the one board that was asked about."""
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "moedge plan qwen3-vl-30b-a3b@int4 --all",
+        "moedge plan qwen3-vl-30b-a3b@int4 --device orin-nano-8gb --storage sd",
+    )
+)
 @click.argument("bundle", metavar="BUNDLE")
 @click.option(
     "--device", metavar="NAME|FILE", help="A profile's name, a profile, or a report of `moedge doctor --json`."

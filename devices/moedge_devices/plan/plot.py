@@ -16,11 +16,11 @@ def save_plot(plans: Sequence[BoardPlan], path: Path) -> None:
     """Draw first token and tokens a second of every plan that is possible.
 
     Args:
-        plans: At least one of them not refused.
+        plans: Of boards.
         path: Its ending says the format: .png, .svg or .pdf.
 
     Raises:
-        ConfigError: matplotlib is not installed, or the format is unknown.
+        ConfigError: matplotlib is not installed, the format is unknown, or every plan is refused.
         StorageError: The file cannot be written.
     """
     try:
@@ -31,7 +31,11 @@ def save_plot(plans: Sequence[BoardPlan], path: Path) -> None:
             "pip install matplotlib",
             key="plan.no_matplotlib",
         ) from error
+    if not path.suffix:  # matplotlib would write another name
+        raise ConfigError(f"--plot '{path}' names no format. Give a name that ends in .png, .svg or .pdf.")
     possible = [plan for plan in plans if plan.predictions][::-1]
+    if not possible:
+        raise ConfigError("--plot has nothing to draw: every board refuses this model. Leave --plot out.")
     labels = [f"{plan.setup.profile.name}, {plan.setup.storage}" for plan in possible]
     colours = [COLOURS[plan.verdict] for plan in possible]
     figure = Figure(figsize=(11, 1.5 + 0.32 * len(possible)), layout="constrained")

@@ -86,7 +86,7 @@ def bundle_bytes(manifest: Manifest) -> int:
 def expert_share(plan: BoardPlan) -> float:
     """Part of all experts that the budget holds."""
     assert plan.memory is not None
-    return min(1.0, plan.memory.experts / plan.memory.all_experts)
+    return plan.memory.expert_share
 
 
 def resident_parts(plan: BoardPlan) -> list[str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
-from moedge_runtime.errors import ConfigError, MoedgeError
+from moedge_runtime.command_line import FiniteRange, OutputDirectory, OutputFile, examples
+from moedge_runtime.errors import ConfigError
 
 from moedge_devices.store.config import UpdateConfig, load_update_config
 
@@ -51,29 +52,24 @@ def _source(command: _Command) -> _Command:
 
 
 def _as_json(command: _Command) -> _Command:
-    """--json: the command's dictionary, or its error, as one JSON object on standard output."""
+    """--json: the command's dictionary as one JSON object on standard output, where `moedge` prints errors, too."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
     @functools.wraps(command)
     def wrapped(*args: Any, as_json: bool, **options: Any) -> int:
-        try:
-            result, text = command(*args, **options)
-        except MoedgeError as error:
-            if as_json:
-                click.echo(json.dumps({"ok": False, "error": {"key": error.key, "message": str(error)}}))
-            raise
+        result, text = command(*args, **options)
         click.echo(json.dumps({"ok": True} | result, ensure_ascii=False) if as_json else text)
         return 0 if result.get("ok", True) else 1
 
     return cast(_Command, wrapped)
 
 
-@click.group()
+@click.group(short_help="Versions of models: publish, fetch, switch, update.")
 def bundle() -> None:
     """Versions of models on a board: fetch them, switch, update; and publish them for boards (docs/updates.md)."""
 
 
-@bundle.command(name="list")
+@bundle.command(name="list", epilog=examples("moedge bundle list", "moedge bundle list --available"))
 @click.argument("name", required=False)
 @click.option("--available", is_flag=True, help="What the source has, instead of what is here.")
 @_board
@@ -103,7 +99,7 @@ def list_(*, name: str | None, available: bool, **options: Any) -> tuple[dict[st
     return {"store": str(store.root), "bundles": rows}, "\n".join(lines) or "None."
 
 
-@bundle.command()
+@bundle.command(epilog=examples("moedge bundle install qwen3-vl-30b-int4@2026.11"))
 @click.argument("bundle_", metavar="NAME[@VERSION]")
 @click.option("--verify", "check_files", is_flag=True, help="Read files that are here, too; fetch damaged ones again.")
 @click.option("--allow-downgrade", is_flag=True, help="Also a version older than the one in use.")
@@ -143,7 +139,10 @@ def install(*, bundle_: str, check_files: bool, allow_downgrade: bool, **options
     )
 
 
-@bundle.command()
+@bundle.command(
+    epilog=examples("moedge bundle use qwen3-vl-30b-int4@2026.11"),
+    short_help="Switch to a version that is installed, at once.",
+)
 @click.argument("bundle_", metavar="NAME@VERSION")
 @_board
 @_as_json
@@ -164,7 +163,10 @@ def use(*, bundle_: str, **options: Any) -> tuple[dict[str, Any], str]:
     return result, f"{store.link(name)} points to {name}@{version} now. Reload the daemon: systemctl reload moedge"
 
 
-@bundle.command()
+@bundle.command(
+    epilog=examples("moedge bundle verify qwen3-vl-30b-int4@2026.11"),
+    short_help="Read every byte of what is installed.",
+)
 @click.argument("bundle_", metavar="[NAME[@VERSION]]", required=False)
 @_board
 @_as_json
@@ -177,7 +179,7 @@ def verify(*, bundle_: str | None, **options: Any) -> tuple[dict[str, Any], str]
     name, version = _split(bundle_) if bundle_ else (None, None)
     chosen = [each for each in store.installed(name) if version in (None, each.release.version)]
     if bundle_ and not chosen:
-        store.get(name or "", version or "(any)")
+        raise store.not_installed(name or "", version)
     with _bar() as progress_of:
         damaged = check_store(chosen, progress_of)
     checked = [each.release.label for each in chosen]
@@ -188,7 +190,9 @@ def verify(*, bundle_: str | None, **options: Any) -> tuple[dict[str, Any], str]
     return result, "\n".join([*lines, "Mend with `moedge bundle install NAME@VERSION --verify`."])
 
 
-@bundle.command()
+@bundle.command(
+    epilog=examples("moedge bundle remove qwen3-vl-30b-int4@2026.10"), short_help="Remove a version that is not in use."
+)
 @click.argument("bundle_", metavar="NAME@VERSION")
 @_board
 @_as_json
@@ -204,7 +208,7 @@ def remove(*, bundle_: str, **options: Any) -> tuple[dict[str, Any], str]:
     return {"name": name, "version": version, "freed_bytes": freed}, f"{bundle_} is removed: {freed:,} bytes freed."
 
 
-@bundle.command()
+@bundle.command(epilog=examples("moedge bundle gc --downloads"))
 @click.option("--downloads", is_flag=True, help="Also what could be gone on with.")
 @_board
 @_as_json
@@ -218,7 +222,10 @@ def gc(*, downloads: bool, **options: Any) -> tuple[dict[str, Any], str]:
     return {"freed_bytes": freed}, f"{freed:,} bytes freed."
 
 
-@bundle.command()
+@bundle.command(
+    epilog=examples("moedge bundle update --check", "moedge bundle update --now --answers 3"),
+    short_help="Fetch, switch, wait for answers; go back without.",
+)
 @click.option("--check", is_flag=True, help="Only say what would be done.")
 @click.option("--now", "any_time", is_flag=True, help="Also outside the windows of device.json.")
 @click.option("--retry", is_flag=True, help="Also a release that was undone on this board before.")
@@ -246,13 +253,17 @@ def update(
     return asdict(outcome), outcome.text
 
 
-@bundle.command()
+@bundle.command(
+    epilog=examples(
+        "moedge bundle keys --version 1 --root root.pub --signer signing.pub --sign-with root.key --out keys-1.json"
+    )
+)
 @click.option("--version", "number", type=click.IntRange(1), required=True, help="1 for the first, then one more.")
 @click.option("--root", "roots", type=_FILE, multiple=True, required=True, help="Public root key, PEM; repeatable.")
 @click.option("--signer", "signers", type=_FILE, multiple=True, help="Public key that may sign indexes; repeatable.")
 @click.option("--sign-with", "private", type=_FILE, multiple=True, required=True, help="Private root key; repeatable.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="For `publish --keys`.")
-@click.option("--board-file", type=click.Path(dir_okay=False, path_type=Path), help="Also update-keys.json for boards.")
+@click.option("--out", type=OutputFile(), required=True, help="For `publish --keys`.")
+@click.option("--board-file", type=OutputFile(), help="Also update-keys.json for boards.")
 @_as_json
 def keys(
     *,
@@ -274,7 +285,7 @@ def keys(
     from moedge_devices.store.errors import storage_errors  # noqa: PLC0415
     from moedge_devices.store.publish import make_keys, own_keys  # noqa: PLC0415
 
-    content = make_keys(number, [each.read_text() for each in roots], [each.read_text() for each in signers], private)
+    content = make_keys(number, [_pem(each) for each in roots], [_pem(each) for each in signers], private)
     made = own_keys(content, "The keys")
     with storage_errors(out.absolute().parent, "The keys in"):
         write_durably(out.absolute(), content)
@@ -285,8 +296,14 @@ def keys(
     return result, f"{out}: version {made.version}, {len(made.roots)} root keys, {len(made.signers)} signers."
 
 
-@bundle.command()
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@bundle.command(
+    epilog=examples(
+        "moedge bundle publish published qwen3-vl-int4 --key signing.key --version 2026.11 --channel stable",
+        "moedge bundle publish published --key signing.key",
+    ),
+    short_help="Add BUNDLE to what boards fetch from, or renew it.",
+)
+@click.argument("directory", type=OutputDirectory())
 @click.argument("bundle_", metavar="[BUNDLE]", required=False)
 @click.option("--key", type=_FILE, required=True, help="Private key of a signer.")
 @click.option("--keys", "new_keys", type=_FILE, help="First take over this version of the keys, from `keys --out`.")
@@ -299,7 +316,7 @@ def keys(
 @click.option("--withdraw", multiple=True, metavar="NAME@VERSION", help="Take a release out; repeatable.")
 @click.option(
     "--expires-days",
-    type=click.FloatRange(0.01, 3650),
+    type=FiniteRange(0.01, 3650),
     default=90.0,
     show_default=True,
     help="The index is valid so long.",
@@ -347,6 +364,20 @@ def publish(
     }
     what = f"{done.release.label} is published ({done.written_bytes:,} new bytes)" if done.release else "Renewed"
     return result, f"{what}; the index expires at {result['expires']}."
+
+
+def _pem(path: Path) -> str:
+    """The text of a public key.
+
+    Raises:
+        ConfigError: It is no text.
+    """
+    try:
+        return path.read_text(encoding="ascii")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"'{path}' is no public key in PEM, which is text. Write it with `openssl pkey -pubout`.", key="config.keys"
+        ) from error
 
 
 def _config(options: dict[str, Any]) -> UpdateConfig:

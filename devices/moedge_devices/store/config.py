@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from moedge_runtime.config.problems import path_text, schema_problems
 from moedge_runtime.config.pushed import in_force
 from moedge_runtime.config.values import Duration, Identifier
 from moedge_runtime.errors import ConfigError
@@ -82,7 +83,9 @@ def load_update_config(path: Path | None, **given: Any) -> UpdateConfig:
     try:
         return UpdateConfig.model_validate(config.model_dump() | changes)
     except ValidationError as error:
-        problems = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())
+        problems = "; ".join(
+            f"--{path_text(at).replace('_', '-')}: {text}" for at, text in schema_problems(error, UpdateConfig)
+        )
         raise ConfigError(f"The command line is wrong: {problems}.") from error
 
 

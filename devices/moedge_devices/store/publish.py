@@ -16,9 +16,10 @@ from pathlib import Path
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.bundle.reader import MANIFEST_NAME, parse_manifest
+from moedge_runtime.config.problems import path_text, schema_problems
 from moedge_runtime.durable import sync_path
 from moedge_runtime.errors import BundleError, ConfigError, StorageError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from moedge_devices.store import openssl
 from moedge_devices.store.documents import INDEX_TYPE, KEYS_TYPE, Index, Keys, Release, parse
@@ -193,7 +194,7 @@ def make_keys(version: int, roots: Sequence[str], signers: Sequence[str], privat
     try:
         keys = Keys(version=version, roots=list(roots), signers=list(signers))
     except ValidationError as error:
-        raise ConfigError(f"The keys are not valid: {_problems(error)}.", key="config.keys") from error
+        raise ConfigError(f"The keys are not valid: {_problems(error, Keys)}.", key="config.keys") from error
     signing = {openssl.key_id(openssl.public_key(path)) for path in private_roots}
     if not signing & keys.root_keys().keys():
         raise ConfigError(
@@ -254,7 +255,7 @@ def _release(bundle: Bundle, name: str | None, version: str | None, terms: Terms
             devices=sorted(set(terms.devices)),
         )
     except ValidationError as error:
-        raise ConfigError(f"The release is not valid: {_problems(error)}.", key="config.invalid") from error
+        raise ConfigError(f"The release is not valid: {_problems(error, Release)}.", key="config.invalid") from error
 
 
 def _copy(directory: Path, bundle: Bundle, release: Release, progress: Progress) -> int:
@@ -320,8 +321,5 @@ def _locked(directory: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc'])) or 'all'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in error.errors()
-    )
+def _problems(error: ValidationError, kind: type[BaseModel]) -> str:
+    return "; ".join(f"{path_text(at) or 'all'}: {text}" for at, text in schema_problems(error, kind))

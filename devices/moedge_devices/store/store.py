@@ -120,10 +120,15 @@ class Store:
         for each in self.installed(name):
             if each.release.version == version:
                 return each
+        raise self.not_installed(name, version)
+
+    def not_installed(self, name: str, version: str | None) -> ConfigError:
+        """The error for a version that is not there; None is any."""
+        label = name if version is None else f"{name}@{version}"
         there = ", ".join(each.release.version for each in self.installed(name)) or "none"
-        raise ConfigError(
-            f"The store '{self.root}' has no {name}@{version}; versions of {name} there: {there}. Install it first: "
-            f"`moedge bundle install {name}@{version}`.",
+        return ConfigError(
+            f"The store '{self.root}' has no {label}; versions of {name} there: {there}. Install it first: "
+            f"`moedge bundle install {label}`.",
             key="bundle.not_installed",
         )
 

@@ -73,7 +73,8 @@ def read_manifest(path: Path) -> Manifest:
     """Read and validate `path`/manifest.json.
 
     Raises:
-        BundleError: There is none, it is not as written, it has another format version, or a value is out of range.
+        BundleError: There is none, it cannot be read or is not as written, it has another format version, or a value
+            is out of range.
     """
     try:
         content = (path / MANIFEST_NAME).read_bytes()
@@ -82,6 +83,8 @@ def read_manifest(path: Path) -> Manifest:
             f"'{path}' is no moedge bundle: it has no {MANIFEST_NAME}. Give the directory that `moedge export` wrote.",
             key="bundle.not_found",
         ) from None
+    except OSError as error:
+        raise unreadable(path, MANIFEST_NAME, error) from error
     _check_manifest(path, content)
     return parse_manifest(path, content)
 
@@ -124,6 +127,15 @@ def parse_manifest(path: Path | str, content: bytes) -> Manifest:
     return manifest
 
 
+def unreadable(path: Path, relative: str, error: OSError) -> BundleError:
+    """The error for a file of the bundle at `path` that is there and cannot be read."""
+    return BundleError(
+        f"File '{relative}' of bundle '{path}' cannot be read ({error.strerror}). Let the user that runs moedge read "
+        f"all of the bundle, or copy it again.",
+        key="bundle.unreadable",
+    )
+
+
 def checksum_line(content: bytes) -> str:
     """The content of manifest.json.sha256 for a manifest.json of `content`."""
     return f"{hashlib.sha256(content).hexdigest()}  {MANIFEST_NAME}\n"
@@ -136,6 +148,8 @@ def _check_manifest(path: Path, content: bytes) -> None:
         raise BundleError(
             f"Bundle '{path}' lacks the file '{CHECKSUM_NAME}'. Copy the bundle again.", key="bundle.file_missing"
         ) from None
+    except OSError as error:
+        raise unreadable(path, CHECKSUM_NAME, error) from error
     if expected != checksum_line(content).encode():
         raise BundleError(
             f"Bundle '{path}' is damaged: '{MANIFEST_NAME}' is not the file that '{CHECKSUM_NAME}' was made of. "
@@ -147,11 +161,13 @@ def _check_manifest(path: Path, content: bytes) -> None:
 def _check_size(bundle: Bundle, entry: FileEntry) -> None:
     try:
         nbytes = bundle.file(entry.path).stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             f"Bundle '{bundle.path}' lacks the file '{entry.path}' ({entry.nbytes:,} bytes). Copy the bundle again.",
             key="bundle.file_missing",
         ) from None
+    except OSError as error:
+        raise unreadable(bundle.path, entry.path, error) from error
     if nbytes != entry.nbytes:
         raise BundleError(
             f"File '{entry.path}' of bundle '{bundle.path}' has {nbytes:,} bytes; the manifest says {entry.nbytes:,}. "

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from moedge_runtime.bundle.reader import Bundle
+from moedge_runtime.bundle.manifest import FileEntry
+from moedge_runtime.bundle.reader import Bundle, unreadable
 from moedge_runtime.errors import BundleError
 
 CHUNK_BYTES = 1 << 22
@@ -31,21 +32,31 @@ def damaged_files(bundle: Bundle, progress: Callable[[int], None] | None = None,
         progress: Called with the bytes of each chunk read.
         experts: False leaves the experts of a paged bundle out: each record has a CRC-32C that is checked when it is
             read.
+
+    Raises:
+        BundleError: A file cannot be read.
     """
     info = bundle.manifest.experts
     left_out = info.file if info is not None and not experts else None
     return [
         entry.path
         for entry in bundle.manifest.files
-        if entry.path != left_out and sha256_of(bundle.file(entry.path), progress) != entry.sha256
+        if entry.path != left_out and _sha256_of_entry(bundle, entry, progress) != entry.sha256
     ]
+
+
+def _sha256_of_entry(bundle: Bundle, entry: FileEntry, progress: Callable[[int], None] | None) -> str:
+    try:
+        return sha256_of(bundle.file(entry.path), progress)
+    except OSError as error:
+        raise unreadable(bundle.path, entry.path, error) from error
 
 
 def verify_bundle(bundle: Bundle, progress: Callable[[int], None] | None = None, *, experts: bool = True) -> None:
     """Read every file and compare its SHA-256 with the manifest; arguments as for `damaged_files`.
 
     Raises:
-        BundleError: Names every damaged file.
+        BundleError: Names every damaged file, or one that cannot be read.
     """
     damaged = damaged_files(bundle, progress, experts=experts)
     if damaged:

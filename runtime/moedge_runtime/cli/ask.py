@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedge_runtime.command_line import examples
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.strict_json import parse_json
 
@@ -42,7 +43,12 @@ def size_option(_context: click.Context, _parameter: click.Parameter, value: str
     return size
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'moedge ask qwen3-vl-int4 "What is on the shelf?" --image shelf.jpg --memory 8G',
+        'moedge ask qwen3-vl-int4 "How many?" --image shelf.jpg --json-schema count.json --json',
+    )
+)
 @click.argument("bundle", type=click.Path(path_type=str))
 @click.argument("question")
 @click.option("--image", "images", multiple=True, type=click.Path(path_type=str), help="A picture; may be repeated.")

@@ -8,9 +8,14 @@ from typing import Any
 import click
 
 from moedge_runtime.cli.ask import MLOCK_HELP, size_option
+from moedge_runtime.command_line import FiniteRange, examples
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "moedge bench qwen3-vl-int4 --memory 8G", "moedge bench qwen3-vl-int4 --image shelf.jpg --rounds 1 --json"
+    )
+)
 @click.argument("bundle", type=click.Path(path_type=str))
 @click.option("--image", type=click.Path(path_type=str), help="The picture to ask about; default coloured noise.")
 @click.option(
@@ -37,7 +42,7 @@ from moedge_runtime.cli.ask import MLOCK_HELP, size_option
 @click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute; default one a core.")
 @click.option(
     "--pause",
-    type=click.FloatRange(0, 3600),
+    type=FiniteRange(0, 3600),
     default=0.0,
     show_default=True,
     metavar="SECONDS",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 
 import click
 
 from moedge_runtime.bundle import Bundle, Manifest, Precision, Quantization
 from moedge_runtime.cli.ask import size_option
+from moedge_runtime.command_line import examples
 
 
-@click.command()
+@click.command(
+    epilog=examples("moedge inspect qwen3-vl-int4", "moedge inspect qwen3-vl-int4 --memory 8G --max-context 1024"),
+    short_help="Show architecture, precision and sizes of BUNDLE.",
+)
 @click.argument("bundle", type=click.Path(path_type=str))
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, or with --memory the plan, as JSON.")
 @click.option("--memory", metavar="SIZE", callback=size_option, help="Show how a process would divide so much memory.")
 @click.option("--max-context", type=click.IntRange(2), help="With --memory: tokens of prompt and answer.")
 @click.option("--max-pixels", type=click.IntRange(1), help="With --memory: largest area of a picture.")
@@ -21,13 +26,16 @@ def inspect(bundle: str, as_json: bool, memory: int | None, max_context: int | N
 
     With --memory it shows how that would be divided, or refuses it if it is too small, as `ask` and `run` do.
     """
+    if memory is None and (max_context is not None or max_pixels is not None):
+        raise click.UsageError("--max-context and --max-pixels are of the plan: give them with --memory.")
     opened = Bundle.open(bundle)
     if memory is not None:
         from moedge_runtime.inference import EngineOptions  # noqa: PLC0415
         from moedge_runtime.inference.memory_budget import plan_of  # noqa: PLC0415
 
         options = EngineOptions(memory_bytes=memory, max_context=max_context, max_pixels=max_pixels)
-        click.echo("\n".join(plan_of(opened, options, memory).table()))
+        plan = plan_of(opened, options, memory)
+        click.echo(json.dumps(plan.to_json()) if as_json else "\n".join(plan.table()))
         return
     if as_json:
         click.echo(opened.manifest.model_dump_json(indent=2))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
 
@@ -13,6 +17,9 @@ from moedge_runtime import __version__
 from moedge_runtime.errors import MoedgeError
 
 COMMAND_GROUP = "moedge.commands"
+
+OUTPUT_FAILURES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Of a write to what standard output goes to; a reader that is gone is click's, who ends with code 1."""
 
 
 class EntryPointGroup(click.Group):
@@ -50,7 +57,11 @@ def moedge() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line. Exits 0 on success, 1 on a failure, 2 on wrong usage or configuration, 130 on Ctrl-C."""
+    """Run the command line. Exits 0 on success, 1 on a failure, 2 on wrong usage or configuration, 130 on Ctrl-C.
+
+    With --json a failure is an object on standard output as well: `ok`, `error` with `key` and `message`, and what the
+    error reports beside.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -59,9 +70,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = moedge.main(args=arguments, prog_name="moedge", standalone_mode=False)
         sys.exit(code or 0)  # what a command returns; None where click gives no code of its own
     except MoedgeError as error:
+        _print_failure(arguments, error.key, str(error), error.report)
         click.echo(f"moedge: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        _print_failure(arguments, "usage", error.format_message())
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -72,9 +85,25 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if package.startswith("moedge"):
             raise
         command = arguments[0] if arguments else ""
-        click.echo(
-            f"moedge: `moedge {command}` needs the Python package '{package}', which is not installed. "
-            f"Install it with: pip install 'moedge[{_extra_of(command)}]'",
-            err=True,
+        message = (
+            f"`moedge {command}` needs the Python package '{package}', which is not installed. "
+            f"Install it with: pip install 'moedge[{_extra_of(command)}]'"
         )
+        _print_failure(arguments, "moedge.not_installed", message)
+        click.echo(f"moedge: {message}", err=True)
         sys.exit(1)
+    except OSError as error:
+        if error.filename is not None or error.errno not in OUTPUT_FAILURES:
+            raise
+        click.echo(f"moedge: The output cannot be written: {error.strerror}. Free space, or write elsewhere.", err=True)
+        sys.exit(1)
+
+
+def _print_failure(
+    arguments: Sequence[str], key: str, message: str, report: Mapping[str, object] | None = None
+) -> None:
+    """The JSON object of a command that failed, if JSON was asked for."""
+    if "--json" in arguments:
+        failure = {"ok": False, "error": {"key": key, "message": message}} | dict(report or {})
+        with suppress(OSError):  # the text on standard error and the code say it, too
+            click.echo(json.dumps(failure, ensure_ascii=False))

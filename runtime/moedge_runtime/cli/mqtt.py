@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from moedge_runtime.command_line import examples
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.acl import Access, acl_text
 from moedge_runtime.text_output import print_or_write
@@ -16,7 +17,10 @@ def mqtt() -> None:
     """Set up a broker for devices."""
 
 
-@mqtt.command()
+@mqtt.command(
+    epilog=examples("moedge mqtt acl --device gate-01 --operator alice --home-assistant ha --out moedge.acl"),
+    short_help="Write an acl_file for mosquitto.",
+)
 @click.option(
     "--device", "devices", multiple=True, required=True, help="A device, and its user name. More than one is fine."
 )

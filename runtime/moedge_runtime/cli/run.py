@@ -7,12 +7,16 @@ import sys
 import click
 
 from moedge_runtime.cli.ask import VERIFY_HELP
+from moedge_runtime.command_line import examples
 from moedge_runtime.config import Config, load_config
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.preflight import check_config
 
 
-@click.command()
+@click.command(
+    epilog=examples("moedge run --config moedge.yaml --check", "moedge run --config moedge.yaml"),
+    short_help="Run the daemon: cameras in, answers out over MQTT.",
+)
 @click.option(
     "--config", "-c", "config_path", default="moedge.yaml", show_default=True, metavar="FILE", help="The configuration."
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from moedge_runtime.command_line import examples
+
 if TYPE_CHECKING:
     from moedge_runtime.config import Config
 
@@ -16,7 +18,11 @@ CAMERA_PROCESSORS = 1
 MIB = 1 << 20
 
 
-@click.command("service-limits")
+@click.command(
+    "service-limits",
+    epilog=examples("moedge service-limits | sudo tee /etc/systemd/system/moedge.service.d/limits.conf"),
+    short_help="Print the limits for systemd of a configuration.",
+)
 @click.option(
     "--config",
     "-c",

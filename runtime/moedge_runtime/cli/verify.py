@@ -12,6 +12,7 @@ import click
 
 from moedge_runtime.bundle import Bundle, verify_bundle
 from moedge_runtime.cli.ask import size_option
+from moedge_runtime.command_line import examples
 from moedge_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +22,13 @@ COMPARISON_GROUP = "moedge.comparison"
 DEFAULT_QUESTION = "What can be seen in this picture?"
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "moedge verify qwen3-vl-int4",
+        "moedge verify qwen3-vl-int4 --against Qwen/Qwen3-VL-30B-A3B-Instruct --image shelf.jpg",
+    ),
+    short_help="Check every file of BUNDLE against its SHA-256.",
+)
 @click.argument("bundle", type=click.Path(path_type=str))
 @click.option("--against", "checkpoint", metavar="CHECKPOINT", help="Also compare logits with this checkpoint.")
 @click.option("--image", "images", multiple=True, type=click.Path(path_type=str), help="With --against: ask about it.")

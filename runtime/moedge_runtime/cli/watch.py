@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from moedge_runtime.command_line import examples
 from moedge_runtime.errors import BrokerError, ConfigError
 from moedge_runtime.mqtt.address import Connection, parse_broker_url
 from moedge_runtime.mqtt.line import one_line
@@ -29,7 +30,13 @@ class _Lost:
     reason: str
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "moedge watch --url mqtt://broker:1883 --device gate-01",
+        "moedge watch --url mqtt://broker:1883 --json --count 10",
+    ),
+)
 @click.option("--url", default="mqtt://localhost:1883", show_default=True, help="The broker.")
 @click.option("--base", default="moedge", show_default=True, help="Base topic.")
 @click.option("--device", default="+", help="Only this device.")
@@ -99,7 +106,7 @@ def watch(
         session.close()
 
 
-@watch.command()
+@watch.command(epilog=examples("moedge watch packs parking"))
 @click.argument("name", required=False)
 def packs(name: str | None) -> None:
     """List the ready-made watches, or show all of the one called NAME."""

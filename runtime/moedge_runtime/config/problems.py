@@ -17,6 +17,21 @@ _SECRET_KEYS = {"password", "token"}
 
 _SHOWN_CHARACTERS = 100
 
+_WORDS = {
+    "dict_type": "keys with values are wanted: `key: value`",
+    "model_type": "keys with values are wanted: `key: value`",
+    "list_type": "a list is wanted: [a, b]",
+    "int_parsing": "a whole number is wanted",
+    "int_type": "a whole number is wanted",
+    "int_from_float": "a whole number is wanted",
+    "float_parsing": "a number is wanted",
+    "float_type": "a number is wanted",
+    "bool_parsing": "true or false is wanted",
+    "bool_type": "true or false is wanted",
+    "empty": "at least one is wanted",
+}
+"""What pydantic says in words of Python, by its name for the problem."""
+
 LOOP_NEVER_ENDS = "with exit_when_done a camera that loops never ends"
 
 
@@ -27,6 +42,8 @@ def schema_problems(error: ValidationError, root: type[BaseModel] = Config) -> P
         path = tuple(part for part in detail["loc"] if part != "[key]")
         pattern = detail.get("ctx", {}).get("pattern")
         kind = "identifier" if pattern == f"^{NAME_PATTERN.pattern}$" else detail["type"]
+        if kind == "too_short" and detail["ctx"]["min_length"] == 1:
+            kind = "empty"
         problems.append((path, _sentence(kind, path, detail["msg"], detail["input"], root)))
     return problems
 
@@ -96,9 +113,11 @@ def _sentence(kind: str, path: Path, message: str, value: Any, root: type[BaseMo
         return f"unknown key.{close}" if close else f"unknown key; known are: {', '.join(known)}"
     if kind == "missing":
         return "this key is required"
-    reason = message.removeprefix("Value error, ").removeprefix("Input ")
+    reason = message.removeprefix("Value error, ").removeprefix("Input ").replace("String should", "it has to", 1)
     if kind == "identifier":
         reason = "use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
+    elif kind in _WORDS:
+        reason = _WORDS[kind]
     if kind == "string_type" and isinstance(value, int | float | date):  # what YAML makes of 2026.10, no and 2026-11-24
         reason = "a text is wanted: write it in quotes"
     if (path and path[-1] in _SECRET_KEYS) or (isinstance(value, str) and "@" in value):  # a URL may hold a password

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from moedge_runtime.bundle import Manifest, Precision, VisionTowerInfo
 from moedge_runtime.errors import ConfigError
@@ -137,9 +138,24 @@ class MemoryPlan:
         lines += [f"{name:<10} {_gib(nbytes):>8}" for name, nbytes in self.parts().items()]
         return [*lines, f"{'of':<10} {_gib(self.total):>8}", self._notes()]
 
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON types, in bytes."""
+        return {
+            "memory_bytes": self.total,
+            "parts": self.parts(),
+            "expert_share": self.expert_share,
+            "vision_resident": self.vision_resident,
+            "max_context": self.max_context,
+            "max_pixels": self.max_pixels,
+        }
+
+    @property
+    def expert_share(self) -> float:
+        """Of all experts those that fit, 1 at most."""
+        return min(1.0, self.experts / self.all_experts)
+
     def _notes(self) -> str:
-        share = min(1.0, self.experts / self.all_experts)
-        notes = [f"{share:.0%} of all experts", f"context {self.max_context:,} tokens"]
+        notes = [f"{self.expert_share:.0%} of all experts", f"context {self.max_context:,} tokens"]
         limit = ", the limit of this memory" if self.pixels_limited else ""
         notes.append(f"pictures up to {self.max_pixels / 1e6:.3g} megapixels{limit}")
         if not self.vision_resident:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from devices.fleet.sample import FLEET, sample, write
 from moedge_devices.fleet import load_fleet
 from moedge_devices.fleet.cli import fleet as command
+from moedge_runtime.cli.main import main
 from moedge_runtime.config import load_config
 from moedge_runtime.errors import ConfigError
 
@@ -69,7 +70,7 @@ FOUND = {
     5: ("defaults.config.mqtt.keepalive", "got 2; should be greater than or equal to 5"),
     6: ("defaults.config.watches[0].camera", "there is no camera 'gaet'; known are: gate. Did you mean 'gate'?"),
     7: ("defaults.config.watches[0].interval", "got '10 parsecs'; write seconds as a number"),
-    8: ("defaults.config.watches[1].question", "got ''; String should have at least 1 character"),
+    8: ("defaults.config.watches[1].question", "got ''; it has to have at least 1 character"),
     9: ("defaults.config.watches[1].json_schema", "got 'lamps.json'; the JSON Schema"),
     10: ("sites.berlin.profile", "there is no profile 'orin-nano-8bg'. Did you mean 'orin-nano-8gb'?"),
     11: ("sites.berlin.config.device", "the device's name is its key in the fleet file; remove it"),
@@ -221,7 +222,7 @@ def test_topics_of_a_device_inside_those_of_another_are_refused(tmp_path: Path) 
         ("a: [", "is not valid YAML"),
         ("a: &a [*a]", "contains itself"),
         ("sites: {a: {groups: {b: {devices: {c: {config: 5}}}}}}", "sites.a.groups.b.devices.c.config"),
-        ("version: 1\nsites: {}", "sites: Dictionary should have at least 1 item"),
+        ("version: 1\nsites: {}", "sites: at least one is wanted"),
         (
             f"{FLEET}    update: {{windows: [{{start: '02:00', end: '02:00'}}]}}",
             "from a time to the same time is empty",
@@ -240,12 +241,15 @@ def test_anchors_and_merge_keys_of_yaml_work(tmp_path: Path) -> None:
     assert (camera.source, camera.fps) == ("rtsp://10.0.0.3/s", 3)
 
 
-def test_the_problems_can_be_read_by_programs(tmp_path: Path) -> None:
+def test_the_problems_can_be_read_by_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, FLEET.replace("memory: 6G", "memry: 6G"))
-    result = CliRunner().invoke(command, ["check", str(path), "--json"])
-    assert isinstance(result.exception, ConfigError) and result.exception.exit_code == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["fleet", "check", str(path), "--json"])
+    assert ended.value.code == 2
+    said = json.loads(capsys.readouterr().out)
+    assert (said["ok"], said["file"], said["error"]["key"]) == (False, str(path), "fleet.invalid")
     problem = {"line": 6, "path": "defaults.config.model.memry", "text": "unknown key. Did you mean 'memory'?"}
-    assert json.loads(result.stdout) == {"file": str(path), "ok": False, "problems": [problem]}
+    assert said["problems"] == [problem]
     result = CliRunner().invoke(command, ["check", str(write(tmp_path)), "--json"])
     counts = {"sites": 2, "groups": 3, "devices": 4, "cameras": 4, "watches": 7}
     assert json.loads(result.stdout) == {"file": str(path), "ok": True, **counts}

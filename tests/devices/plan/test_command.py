@@ -90,6 +90,10 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "boards.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"ends in \.png, \.svg or \.pdf"):
         run("qwen3-vl-30b-a3b", "--all", "--plot", str(tmp_path / "boards.txt"))
+    with pytest.raises(ConfigError, match=r"names no format.*\.png, \.svg or \.pdf"):
+        run("qwen3-vl-30b-a3b", "--all", "--plot", str(tmp_path))
+    with pytest.raises(ConfigError, match="nothing to draw"):
+        run("qwen3-vl-235b-a22b@fp32", "--all", "--storage", "sd", "--plot", str(tmp_path / "boards.png"))
 
 
 def test_without_matplotlib_a_plot_is_refused_with_what_to_install(

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from moedge_devices.store import install, store, update
-from moedge_devices.store.cli import bundle
 from moedge_devices.store.journal import Journal
 from moedge_devices.store.trust import Memory
-from moedge_runtime.errors import MoedgeError
+from moedge_runtime.cli.main import main
 
 OWNERS = {
     "Store": store.Store,
@@ -54,9 +53,9 @@ def run(point: str, arguments: list[str], output: Path) -> int:
             update.STEP_S = 0.05
             if point != "never":
                 arm(point)
-            code = bundle.main(args=arguments, prog_name="moedge bundle", standalone_mode=False) or 0
-        except MoedgeError as error:
-            code = error.exit_code
+            main(["bundle", *arguments])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
         finally:
             sys.stdout.flush()
             os._exit(code)

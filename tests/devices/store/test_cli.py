@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+from contextlib import redirect_stdout
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from devices.store.samples import make_key, write_bundle
 from moedge_devices.fleet.model import UpdateWindow
-from moedge_devices.store.cli import bundle
 from moedge_devices.store.windows import is_open
-from moedge_runtime.errors import MoedgeError
+from moedge_runtime.cli.main import main
 
 
 def moedge(*arguments: object) -> dict[str, Any]:
     """The JSON that `moedge bundle` prints."""
-    done = CliRunner().invoke(bundle, [*map(str, arguments), "--json"])
-    assert done.exception is None or isinstance(done.exception, MoedgeError | SystemExit), done.exception
-    value: dict[str, Any] = json.loads(done.stdout)
+    with redirect_stdout(io.StringIO()) as output, pytest.raises(SystemExit):
+        main(["bundle", *map(str, arguments), "--json"])
+    value: dict[str, Any] = json.loads(output.getvalue())
     return value
 
 
@@ -73,6 +73,28 @@ def test_what_is_missing_is_said(place: Path) -> None:
     assert said["error"]["key"] == "config.keys"
     assert moedge("use", "panel", "--store", place / "store")["error"]["message"].startswith("'panel' names no bundle")
     assert moedge("publish", place / "published", "--key", key)["error"]["key"] == "config.keys"
+    assert (
+        "has no panel; versions of panel there: none"
+        in moedge("verify", "panel", "--store", place / "store")["error"]["message"]
+    )
+
+
+def test_values_that_are_refused_are_named_with_what_is_allowed(place: Path) -> None:
+    key, pub = make_key(place, "signing")
+    write_bundle(place / "panel", "first")
+    root, root_pub = make_key(place, "root")
+    made = ("keys", "--version", 1, "--root", root_pub, "--signer", pub, "--sign-with", root, "--out")
+    assert moedge(*made, place / "keys-1.json")["ok"]
+    version = moedge("publish", place / "published", place / "panel", "--key", key, "--version", "a b",
+                     "--keys", place / "keys-1.json")["error"]["message"]  # fmt: skip
+    assert "version: got 'a b'; it has to match pattern" in version
+    within = moedge("update", "--store", place / "store", "--within", "-5")["error"]["message"]
+    assert "--within: got '-5'; write seconds as a number" in within
+    (place / "binary.pub").write_bytes(b"\xff\x00")
+    error = moedge("keys", "--version", 1, "--root", place / "binary.pub", "--sign-with", root, "--out", place / "k")
+    assert error["error"]["key"] == "config.keys" and "no public key in PEM" in error["error"]["message"]
+    device = moedge(*made, "/dev/null")["error"]
+    assert device["key"] == "usage" and "would be replaced" in device["message"]
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,14 @@ def test_records_that_do_not_fit_the_shape_are_refused(bundle_path: Path) -> Non
     edit_manifest(bundle_path, experts=manifest["experts"])
     with pytest.raises(BundleError, match="its own shape and precision give 16384"):
         Bundle.open(bundle_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.json.sha256", "head.onnx"])
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(bundle_path: Path, name: str) -> None:
+    (bundle_path / name).unlink()
+    (bundle_path / name).symlink_to(name)
+    with pytest.raises(
+        BundleError, match=rf"'{name}' .* cannot be read \(Too many levels of symbolic links\)"
+    ) as error:
+        Bundle.open(bundle_path)
+    assert error.value.key == "bundle.unreadable"

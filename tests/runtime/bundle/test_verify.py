@@ -52,3 +52,12 @@ def test_experts_can_be_left_to_the_checksums_of_their_records(tmp_path: Path) -
     verify_bundle(bundle, experts=False)
     with pytest.raises(BundleError, match=r"'experts\.bin'"):
         verify_bundle(bundle)
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    bundle = Bundle.open(write_sample(tmp_path / "sample"))
+    bundle.file("head.onnx").unlink()
+    bundle.file("head.onnx").symlink_to("head.onnx")
+    with pytest.raises(BundleError, match=r"'head\.onnx' .* cannot be read \(Too many levels") as error:
+        verify_bundle(bundle)
+    assert error.value.key == "bundle.unreadable"

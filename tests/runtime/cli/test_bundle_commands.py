@@ -25,8 +25,13 @@ def test_inspect_shows_how_a_process_would_divide_its_memory(tmp_path: Path) -> 
     lines = result.output.splitlines()
     assert lines[0].split() == ["memory", "GiB"] and "of             1.00" in lines
     assert lines[-1].startswith("(100% of all experts; context 100 tokens; pictures up to")
+    plan = json.loads(CliRunner().invoke(inspect, [path, "--memory", "1G", "--json"]).stdout)
+    assert sum(plan["parts"].values()) <= plan["memory_bytes"] == 1 << 30
+    assert (plan["expert_share"], plan["vision_resident"]) == (1.0, True)
     with pytest.raises(ConfigError, match="memory=1 MiB is too small for this model"):
         CliRunner().invoke(inspect, [path, "--memory", "1M"], catch_exceptions=False)
+    refused = CliRunner().invoke(inspect, [path, "--max-context", "100"])
+    assert refused.exit_code == 2 and "give them with --memory" in refused.output
 
 
 def test_inspect_json_is_the_manifest(tmp_path: Path) -> None:

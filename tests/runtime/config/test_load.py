@@ -121,7 +121,7 @@ watches:
     assert refusal(tmp_path, text).splitlines() == [
         f"Configuration '{tmp_path}/moedge.yaml' has 20 errors:",
         "  line 2: device: got 'panel 01'; use 1 to 64 of the characters a-z, A-Z, 0-9, _ and -",
-        "  line 3: model.threads: got 'many'; should be a valid integer, unable to parse string as an integer",
+        "  line 3: model.threads: got 'many'; a whole number is wanted",
         "  line 4: mqtt: give exactly one of url (a broker that runs) and embedded (one started here)",
         "  line 5: mqtt.urll: unknown key. Did you mean 'url'?",
         "  line 6: mqtt.password: a password needs a username",
@@ -129,7 +129,7 @@ watches:
         "  line 8: cameras.request: got 'request'; 'request' is a topic of the device itself; choose another name",
         "  line 8: cameras.request.source: got 'panel.mp4'; write a scheme and what it reads, for example "
         "file:panel.mp4 or rtsp://10.0.0.7/stream1",
-        "  line 9: cameras.b.loop: got 'maybe'; should be a valid boolean, unable to interpret input",
+        "  line 9: cameras.b.loop: got 'maybe'; true or false is wanted",
         "  line 9: cameras.b.transport: this is for rtsp:, rtsps: and does nothing for file:; remove it",
         "  line 10: cameras.gate.password: a password needs a username",
         "  line 10: cameras.gate.source: got 'rstp://10.0.0.7/s1?…'; there is no source 'rstp:'; known are: v4l2:, "
@@ -144,7 +144,7 @@ watches:
         f"  line 19: watches[1].json_schema: got 'nope.json'; the JSON Schema '{tmp_path}/nope.json' cannot be read "
         "(No such file or directory)",
         "  line 19: watches[1].name: 'a' is also the name of watches[0]",
-        "  line 19: watches[1].question: got ''; String should have at least 1 character",
+        "  line 19: watches[1].question: got ''; it has to have at least 1 character",
     ]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,33 +11,15 @@ import numpy as np
 import pytest
 from moedge_runtime.config import load_config
 from moedge_runtime.mqtt.address import BrokerAddress
-from PIL import Image
-from runtime.daemon.pages import LIVE, TOKEN, Site, site
-from runtime.mqtt.listener import DEADLINE_S
+from runtime.daemon.browser import CHROMIUM, DRIVER, Browser, running_chromium
+from runtime.daemon.pages import LIVE, Site, site
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.wait import WebDriverWait
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="the Debian packages chromium and chromium-driver are not installed"
 )
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,900",
-)
-
 
 HOLD_PICTURES = """
 const proceed = nextPicture;
@@ -61,59 +41,6 @@ window.waiting = (name) => [...waiting.values()].filter((other) => other === nam
 """`waiting(NAME)` is how many timers wait for a function of that name."""
 
 
-class Browser:
-    """A Chromium that shows the page."""
-
-    def __init__(self, driver: webdriver.Chrome) -> None:
-        self.driver = driver
-
-    def at(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def wait(self, condition: Callable[[], object], what: str) -> None:
-        WebDriverWait(self.driver, DEADLINE_S, poll_frequency=0.05).until(lambda driver: condition(), what)
-
-    def text(self, selector: str) -> str:
-        return str(self.at(selector).text)
-
-    def open(self, running: Site) -> None:
-        self.driver.get(f"http://127.0.0.1:{running.web}/")
-        self.wait(lambda: self.at("#login").is_displayed(), "the login")
-
-    def log_in(self, running: Site, token: str = TOKEN) -> None:
-        self.open(running)
-        self.at("#token").send_keys(token)
-        self.at("#login button").click()
-
-    def ready(self, running: Site) -> None:
-        self.log_in(running)
-        self.wait(
-            lambda: self.driver.execute_script("return document.getElementById('picture').naturalWidth > 0"), "it"
-        )
-
-    def click_corners(self, corners: list[tuple[float, float]]) -> None:
-        """Click into the picture at fractions of it, and on the first corner again."""
-        overlay = self.at("#overlay")
-        width, height = overlay.size["width"], overlay.size["height"]
-        for x, y in [*corners, corners[0]]:
-            action = ActionChains(self.driver, duration=0)
-            action.move_to_element_with_offset(overlay, (x - 0.5) * width, (y - 0.5) * height).click().perform()
-
-    def brightest_masked(self) -> int:
-        """Of what is seen of the picture under `MASK`, beside its label; -1 while there is no picture."""
-        pixels = np.asarray(Image.open(io.BytesIO(self.at("#picture").screenshot_as_png)).convert("L"))
-        masked = pixels[20 : pixels.shape[0] // 2 - 20, 60 : pixels.shape[1] // 2 - 20]
-        return int(masked.max()) if masked.size else -1
-
-    def messages(self) -> list[str]:
-        """What the console has of errors, but for answers with a status that is one."""
-        return [
-            entry["message"]
-            for entry in self.driver.get_log("browser")  # type: ignore[no-untyped-call]
-            if "Failed to load resource" not in entry["message"] and "ERR_" not in entry["message"]
-        ]
-
-
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerAddress]:
     from runtime.mqtt.brokers import running_mosquitto
@@ -123,14 +50,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerAddress]:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
-    yield driver
-    driver.quit()
+    with running_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -146,7 +67,7 @@ def browser(chromium: webdriver.Chrome) -> Iterator[Browser]:
 @contextmanager
 def shown(place: Path, bundle: Path, broker: BrokerAddress, browser: Browser, **options: bool) -> Iterator[Site]:
     with site(place, bundle, broker.port, **options) as running:
-        browser.ready(running)
+        browser.ready(running.web)
         yield running
 
 
@@ -154,10 +75,10 @@ def test_a_wrong_token_opens_nothing_the_right_one_does_and_log_out_closes_it(
     place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
 ) -> None:
     with site(place, bundle, broker.port) as running:
-        browser.log_in(running, "this is not the token")
+        browser.log_in(running.web, "this is not the token")
         browser.wait(lambda: "not the token" in browser.text("#login-error"), "the error")
         assert not browser.at("#page").is_displayed()
-        browser.log_in(running)
+        browser.log_in(running.web)
         browser.wait(lambda: browser.at("#page").is_displayed(), "the page")
         cookie = browser.driver.get_cookie("moedge_session")
         assert cookie is not None and cookie["httpOnly"] and cookie["sameSite"] == "Strict"
@@ -208,7 +129,7 @@ def test_another_camera_is_chosen_and_a_drawing_does_not_go_with_it(
     place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
 ) -> None:
     with site(place, bundle, broker.port, cameras={**LIVE, "yard": {**LIVE["panel"], "masks": []}}) as running:
-        browser.ready(running)
+        browser.ready(running.web)
         browser.at("#draw-mask").click()
         browser.click_corners([(0.2, 0.2), (0.9, 0.25), (0.8, 0.9)])
         assert browser.at("#apply").is_enabled()
@@ -232,7 +153,7 @@ def test_a_page_that_is_opened_while_the_model_loads_comes_alive_by_itself(
 ) -> None:
     loads = threading.Event()
     with site(place, bundle, broker.port, loads=loads) as running:
-        browser.log_in(running)
+        browser.log_in(running.web)
         browser.wait(lambda: "starts or reloads" in browser.text("#trouble"), "why there is nothing to see")
         loads.set()
         browser.wait(lambda: browser.text("#trouble") == "", "the status")

@@ -78,7 +78,9 @@ def load_hot_set(path: Path, text: TextInfo) -> HotSet:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"The counts of experts in '{path}' cannot be read ({error.strerror}).") from error
+        raise StorageError(
+            f"The counts of experts in '{path}' cannot be read ({error.strerror}). Give a file."
+        ) from error
     return parse_hot_set(content, path, text)
 
 
