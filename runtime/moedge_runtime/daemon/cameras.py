@@ -9,7 +9,7 @@ from moedge_runtime.camera import FrameSource, SourceOptions, is_live, open_sour
 from moedge_runtime.camera.credentials import Credentials, Tls
 from moedge_runtime.camera.picture_check import PictureCheck
 from moedge_runtime.camera.timeouts import Timeouts
-from moedge_runtime.config import AlertConfig, CameraConfig, MotionConfig, TimeConfig, WatchConfig
+from moedge_runtime.config import AlertConfig, CameraConfig, Config, MotionConfig, TimeConfig, WatchConfig
 from moedge_runtime.config.frames import zone_of
 from moedge_runtime.config.values import EVERY_FRAME
 from moedge_runtime.daemon.preflight import question_of
@@ -89,6 +89,12 @@ def gate_of(camera: CameraConfig, watches: Sequence[WatchConfig], time: TimeConf
 def sees_motion(camera: CameraConfig, watches: Sequence[WatchConfig]) -> bool:
     """Whether motion in front of `camera`, which has these `watches`, is looked for."""
     return camera.motion is not None or any(_asks_on_motion(camera, watch) for watch in watches)
+
+
+def cameras_with_motion(config: Config) -> list[str]:
+    """Names of the cameras that say whether something moves."""
+    watches = {name: [watch for watch in config.watches if watch.camera == name] for name in config.cameras}
+    return [name for name, camera in config.cameras.items() if sees_motion(camera, watches[name])]
 
 
 def watch_of(camera: CameraConfig, watch: WatchConfig) -> Watch:

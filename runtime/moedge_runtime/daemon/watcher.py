@@ -20,6 +20,7 @@ from moedge_runtime.frames.gate import Condition, FrameGate, Verdict, frame_reas
 from moedge_runtime.frames.ledger import FrameCounts, FrameLedger
 from moedge_runtime.frames.motion import Moving
 from moedge_runtime.frames.polygon import WHOLE, Box
+from moedge_runtime.mqtt.topics import MOTION, watch_feature
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ class Announcer(Protocol):
         """There will be no answer."""
         ...
 
-    def motion(self, camera: str, moving: Moving) -> None:
-        """Motion began, reached another zone, or is over."""
+    def motion(self, camera: str, moving: Moving | None) -> None:
+        """Motion began, reached another zone, or is over; None if it is not looked for any more."""
         ...
 
 
@@ -112,6 +113,15 @@ class Watcher:
         """What became of the frames so far."""
         return self._ledger.counts()
 
+    def switch(self, feature: str, on: bool) -> None:
+        """Let watches wait for motion, or ask by their interval alone (`motion`); or let one of them ask, or not, which
+        leaves what it has asked before (`watch/<watch>`). From any thread.
+        """
+        if feature == MOTION:
+            self._gate.look_for_motion(on)
+        else:
+            self._gate.enable([watch_feature(watch.name) for watch in self._watches].index(feature), on)
+
     def reopened(self) -> None:
         """See FrameTaker."""
         self._gate.reopened()
@@ -141,7 +151,7 @@ class Watcher:
 
     def _tell_motion(self) -> None:
         moving = self._gate.moving
-        if moving is not None and moving != self._moving:
+        if moving != self._moving:
             self._moving = moving
             self._announcer.motion(self._camera, moving)
 

@@ -13,6 +13,10 @@ MAX_TOPIC_BYTES = 65535
 RESERVED_LEVELS = ("status", "info", "health", "request", "response", "update")
 """Levels below the device that are not cameras."""
 
+ENABLED, MOTION = "enabled", "motion"
+"""Features of a camera that are switched on and off, as levels of topics; further ones are `watch_feature`."""
+
+_SET = re.compile(r"([^/]+)/((?:watch/)?[^/]+)/set")
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -71,6 +75,30 @@ class Topics:
         """Retained: the newest answer of a watch with a short state, for Home Assistant."""
         return f"{self.root}/{camera}/watch/{watch}"
 
+    def feature_set(self, camera: str, feature: str) -> str:
+        """Where a feature of a camera is switched ON or OFF; never retained."""
+        return f"{self.root}/{camera}/{feature}/set"
+
+    def feature_state(self, camera: str, feature: str) -> str:
+        """Retained: whether a feature of a camera is ON or OFF."""
+        return f"{self.root}/{camera}/{feature}/state"
+
+    @property
+    def feature_states(self) -> tuple[str, ...]:
+        """Filters that the states of all features match."""
+        return self.feature_state("+", "+"), self.feature_state("+", watch_feature("+"))
+
+    @property
+    def feature_sets(self) -> tuple[str, ...]:
+        """Filters that everything that switches a feature matches."""
+        return self.feature_set("+", "+"), self.feature_set("+", watch_feature("+"))
+
+    def switch(self, topic: str) -> tuple[str, str] | None:
+        """Camera and feature of a topic that switches one, known or not; None for any other topic."""
+        prefix = f"{self.root}/"
+        match = _SET.fullmatch(topic.removeprefix(prefix)) if topic.startswith(prefix) else None
+        return (match[1], match[2]) if match else None
+
     def snapshot(self, camera: str) -> str:
         """Retained: the newest published picture of a camera, JPEG."""
         return f"{self.root}/{camera}/snapshot"
@@ -103,6 +131,11 @@ class Topics:
         """Whether a request may send its response there: anywhere but to this device's own statements."""
         own = topic == self.root or topic.startswith(f"{self.root}/")
         return _fault(topic) is None and (not own or topic.startswith(f"{self.root}/response/"))
+
+
+def watch_feature(watch: str) -> str:
+    """The feature of a camera that is a watch of it."""
+    return f"watch/{watch}"
 
 
 def answer_filter(base: str, device: str = "+", camera: str = "+") -> str:

@@ -111,6 +111,8 @@ def test_nothing_under_a_mask_reaches_the_model_a_request_or_any_message(
         if kind == "snapshot":
             pictures[name].add(Image.open(io.BytesIO(message.payload)).tobytes())
             continue
+        if kind.endswith("/state"):
+            continue
         payload = json.loads(message.payload)
         payload = payload["data"] if message.topic == "t/d/response/ask" else payload
         if kind in ("answer", "event", "ask") and payload.get("text"):
