@@ -382,6 +382,7 @@ class Bridge:
             cameras=watches_by_camera(config),
             alerts=[watch.name for watch in config.watches if watch.alert is not None],
             motion=cameras_with_motion(config),
+            zones={name: list(camera.zones) for name, camera in config.cameras.items()},
             units={watch.name: watch.unit for watch in config.watches if watch.unit is not None},
             before=before,
         )

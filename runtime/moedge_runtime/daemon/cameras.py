@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal
 
 from moedge_runtime.camera import FrameSource, SourceOptions, is_live, open_source
@@ -97,8 +97,10 @@ def cameras_with_motion(config: Config) -> list[str]:
     return [name for name, camera in config.cameras.items() if sees_motion(camera, watches[name])]
 
 
-def watch_of(camera: CameraConfig, watch: WatchConfig) -> Watch:
-    """`watch` of `camera`, ready to be asked."""
+def watch_of(camera: CameraConfig, watch: WatchConfig, zones_off: Set[str] = frozenset()) -> Watch:
+    """`watch` of `camera`, ready to be asked; about its zones without those that are off, unless all of them are."""
+    on = tuple(zone for zone in watch.zones if zone not in zones_off)
+    watch = watch.model_copy(update={"zones": on or watch.zones})
     return Watch(
         watch.name,
         question_of(watch),

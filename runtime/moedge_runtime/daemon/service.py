@@ -29,7 +29,7 @@ from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.setup import OpenAnswerer, Setup
 from moedge_runtime.daemon.supervision import Supervision
 from moedge_runtime.daemon.switches import Switches, on_off
-from moedge_runtime.daemon.watcher import Watcher
+from moedge_runtime.daemon.watcher import Watch, Watcher
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.errors import RequestError
 from moedge_runtime.mqtt.message import Message
@@ -241,7 +241,7 @@ class Daemon:
         interval_s = self._config.health.interval
         next_health_s = time.monotonic() + interval_s
         while not self._stop.is_set():
-            self._switches.carry_out(partial(_switch, bridge))
+            self._switches.carry_out(partial(self._switch, bridge))
             done = all(reader.finished or not reader.enabled for reader in readers.values())
             if self._exit_when_done and done and self._jobs.idle:
                 log.info("Every camera has ended.")
@@ -289,7 +289,7 @@ class Daemon:
         watches = [watch for watch in self._config.watches if watch.camera == name]
         watcher = Watcher(
             name,
-            [watch_of(camera, watch) for watch in watches],
+            self._watches(name),
             gate_of(camera, watches, self._config.time),
             self._jobs,
             bridge,
@@ -301,6 +301,20 @@ class Daemon:
             if of == name and feature != ENABLED:
                 watcher.switch(feature, on)
         return watcher
+
+    def _watches(self, camera: str) -> list[Watch]:
+        """The watches of a camera, with the zones that are on."""
+        config, off = self._config, self._switches.zones_off(camera)
+        return [watch_of(config.cameras[camera], watch, off) for watch in config.watches if watch.camera == camera]
+
+    def _switch(self, bridge: Bridge, camera: str, feature: str, on: bool) -> None:
+        log.info("%s/%s is switched %s.", camera, feature, on_off(on))
+        if feature == ENABLED:
+            bridge.readers[camera].enable(on)
+        else:
+            bridge.watchers[camera].switch(feature, on)
+            bridge.watchers[camera].look_at(self._watches(camera))
+        bridge.switched(camera, feature, on)
 
     def _reader(self, name: str, camera: CameraConfig, watcher: Watcher, bridge: Bridge) -> CameraReader:
         intervals_s = [watch.interval for watch in self._config.watches if watch.camera == name]
@@ -316,15 +330,6 @@ class Daemon:
             on_end=self._wake.set,
             enabled=self._switches.is_on(name),
         )
-
-
-def _switch(bridge: Bridge, camera: str, feature: str, on: bool) -> None:
-    log.info("%s/%s is switched %s.", camera, feature, on_off(on))
-    if feature == ENABLED:
-        bridge.readers[camera].enable(on)
-    else:
-        bridge.watchers[camera].switch(feature, on)
-    bridge.switched(camera, feature, on)
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""What is switched on and off while the daemon runs: cameras, their looking for motion, and watches.
+"""What is switched on and off while the daemon runs: cameras, their looking for motion, their zones, and watches.
 
 The configuration says how a switch begins. What differs from that is kept in `switches.json`, in the directory that
 systemd gives the unit (StateDirectory=): `{"version": 1, "switches": {"gate": {"enabled": false, "motion": false}}}`.
@@ -17,7 +17,7 @@ from moedge_runtime.daemon.cameras import cameras_with_motion
 from moedge_runtime.daemon.system import state_directory
 from moedge_runtime.durable import write_durably
 from moedge_runtime.errors import MoedgeError, RequestError
-from moedge_runtime.mqtt.topics import ENABLED, MOTION, watch_feature
+from moedge_runtime.mqtt.topics import ENABLED, MOTION, watch_feature, zone_feature
 from moedge_runtime.strict_json import parse_json
 
 FILE_NAME = "switches.json"
@@ -26,7 +26,7 @@ FILE_VERSION = 1
 log = logging.getLogger(__name__)
 
 Switch = tuple[str, str]
-"""A camera and one of its features: `enabled`, `motion` or `watch/<watch>`."""
+"""A camera and one of its features: `enabled`, `motion`, `watch/<watch>` or `zone/<zone>`."""
 
 Respond = Callable[[dict[str, str] | MoedgeError], None]
 
@@ -35,6 +35,7 @@ def defaults_of(config: Config) -> dict[Switch, bool]:
     """Every switch of a configuration, and how it begins."""
     defaults = {(name, ENABLED): camera.enabled for name, camera in config.cameras.items()}
     defaults |= {(name, MOTION): True for name in cameras_with_motion(config)}
+    defaults |= {(name, zone_feature(zone)): True for name, camera in config.cameras.items() for zone in camera.zones}
     defaults |= {(watch.camera, watch_feature(watch.name)): watch.enabled for watch in config.watches}
     return defaults
 
@@ -74,6 +75,11 @@ class Switches:
     def is_on(self, camera: str, feature: str = ENABLED) -> bool:
         """Whether a switch is on; KeyError if there is none."""
         return self.states()[camera, feature]
+
+    def zones_off(self, camera: str) -> set[str]:
+        """Names of the zones of a camera that are off."""
+        off = {feature for (of, feature), on in self.states().items() if of == camera and not on}
+        return {feature.removeprefix("zone/") for feature in off if feature.startswith("zone/")}
 
     def request(self, camera: str, feature: str, on: bool, respond: Respond) -> None:
         """Have the main thread set a switch, and `respond` with its state then, or at once if another request for it

@@ -20,7 +20,7 @@ from moedge_runtime.frames.gate import Condition, FrameGate, Verdict, frame_reas
 from moedge_runtime.frames.ledger import FrameCounts, FrameLedger
 from moedge_runtime.frames.motion import Moving
 from moedge_runtime.frames.polygon import WHOLE, Box
-from moedge_runtime.mqtt.topics import MOTION, watch_feature
+from moedge_runtime.mqtt.topics import MOTION, zone_feature
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +114,21 @@ class Watcher:
         return self._ledger.counts()
 
     def switch(self, feature: str, on: bool) -> None:
-        """Let watches wait for motion, or ask by their interval alone (`motion`); or let one of them ask, or not, which
-        leaves what it has asked before (`watch/<watch>`). From any thread.
+        """Let watches wait for motion, or ask by their interval alone (`motion`); let one of them ask, or not, which
+        leaves what it has asked before (`watch/<watch>`); look at a zone, or not (`zone/<zone>`, and `look_at` has to
+        follow). From any thread.
         """
+        name = feature.partition("/")[2]
         if feature == MOTION:
             self._gate.look_for_motion(on)
+        elif zone_feature(name) == feature:
+            self._gate.enable_zone(name, on)
         else:
-            self._gate.enable([watch_feature(watch.name) for watch in self._watches].index(feature), on)
+            self._gate.enable([watch.name for watch in self._watches].index(name), on)
+
+    def look_at(self, watches: Sequence[Watch]) -> None:
+        """Ask with the views and questions of `watches`, the same ones in the same order. From any thread."""
+        self._watches = [replace(new, alert=old.alert) for new, old in zip(watches, self._watches, strict=True)]
 
     def reopened(self) -> None:
         """See FrameTaker."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -86,6 +86,7 @@ class FrameGate:
         if motion is not None or any(rule.on_motion for rule in rules):
             self._new_detector = partial(MotionDetector, motion or MotionSettings(), zones or {})
         self._looks_for_motion = True
+        self._zones_off: frozenset[str] = frozenset()
         self._detector: MotionDetector | None = None
         self._motion = MotionState()
         self._watches = [_WatchGate(rule) for rule in rules]
@@ -101,14 +102,15 @@ class FrameGate:
         motion = self._look(frame)
         camera_open = self._timetable.is_open(frame.captured_at, clock_synced)
         return [
-            watch.decide(frame, motion, condition, camera_open=camera_open, clock_synced=clock_synced)
+            watch.decide(frame, motion, condition, self._zones_off, camera_open=camera_open, clock_synced=clock_synced)
             for watch in self._watches
         ]
 
     @property
     def moving(self) -> Moving | None:
         """Whether something moves as of the last frame; None while that is not known, or not looked for."""
-        return self._motion.now
+        now = self._motion.now
+        return None if now is None else replace(now, zones=now.zones - self._zones_off)
 
     def reopened(self) -> None:
         """The camera's time begins at 0 with the next frame. What rests goes on resting for what is left."""
@@ -126,6 +128,10 @@ class FrameGate:
         """Let `watch` ask, or not."""
         self._watches[watch].enabled = on
 
+    def enable_zone(self, zone: str, on: bool) -> None:
+        """Look for motion in a zone, or not; watches of nothing but zones that are off ask nothing."""
+        self._zones_off = self._zones_off - {zone} if on else self._zones_off | {zone}
+
     def rest(self, watch: int, since_pts_s: float) -> None:
         """The alert of `watch` was raised by the frame at `since_pts_s`: it asks nothing during its cooldown."""
         self._watches[watch].rest(since_pts_s)
@@ -139,6 +145,7 @@ class FrameGate:
         if self._detector is None:
             self._detector = self._new_detector()
         motion = self._detector.look(frame.image, frame.pts_s)
+        motion = replace(motion, zones=motion.zones - self._zones_off)
         self._motion.note(motion, frame.pts_s)
         return motion
 
@@ -168,16 +175,21 @@ class _WatchGate:
         frame: Frame,
         motion: Motion | None,
         condition: Condition | None,
+        zones_off: frozenset[str],
         *,
         camera_open: bool,
         clock_synced: bool | None,
     ) -> Verdict:
         rule, now_s = self._rule, frame.pts_s
         self._now_s = now_s
-        if not self.enabled:
+        looks_at = tuple(zone for zone in rule.zones if zone not in zones_off)
+        enabled = self.enabled and (bool(looks_at) or not rule.zones)
+        if self._moved:
+            self._moved = self._moved.intersection(looks_at) or None
+        if not enabled:
             self._moved = None
-        if not self.enabled or condition is not None:
-            return Verdict(reason=condition if self.enabled else "disabled")
+        if not enabled or condition is not None:
+            return Verdict(reason=condition if enabled else "disabled")
         if not camera_open or not rule.timetable.is_open(frame.captured_at, clock_synced):
             self._moved = None
             return Verdict(reason="outside_schedule")
@@ -192,7 +204,7 @@ class _WatchGate:
                 return Verdict(reason="no_motion")
         if not self._timer.due(now_s):
             return Verdict(reason="interval")
-        zones = rule.zones if self._moved is None else tuple(name for name in rule.zones if name in self._moved)
+        zones = looks_at if self._moved is None else tuple(name for name in looks_at if name in self._moved)
         self._moved, self._asked_s = None, now_s
         return Verdict(trigger=trigger, zones=zones)
 

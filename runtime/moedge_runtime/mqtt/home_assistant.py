@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from moedge_runtime.mqtt.payloads import AnswerPayload, HomeAssistantDevice, WatchState
-from moedge_runtime.mqtt.topics import ENABLED, MOTION, Topics, watch_feature
+from moedge_runtime.mqtt.topics import ENABLED, MOTION, Topics, watch_feature, zone_feature
 
 MAX_STATE_CHARACTERS = 255
 """homeassistant/const.py, MAX_LENGTH_STATE_STATE: a longer state is refused as a whole."""
@@ -46,6 +46,7 @@ def announcement(
     cameras: Mapping[str, Sequence[str]],
     alerts: Collection[str] = (),
     motion: Collection[str] = (),
+    zones: Mapping[str, Collection[str]] | None = None,
     units: Mapping[str, str] | None = None,
     before: HomeAssistantDevice | None = None,
 ) -> HomeAssistantDevice:
@@ -58,6 +59,7 @@ def announcement(
         cameras: Names of the watches by camera.
         alerts: Names of the watches with an alert.
         motion: Names of the cameras that say whether something moves.
+        zones: Names of the zones by camera.
         units: By name of a watch, the unit of its states, which are numbers then.
         before: What was announced earlier: components that are gone are named once more without their options, which
             removes them. Publish this once, and then the announcement without it.
@@ -65,7 +67,7 @@ def announcement(
     components = _device_components(topics)
     for camera, watches in cameras.items():
         components |= _camera_components(topics, camera, watches, alerts, units or {}, motion=camera in motion)
-        components |= _switches(topics, camera, watches, motion=camera in motion)
+        components |= _switches(topics, camera, watches, (zones or {}).get(camera, ()), motion=camera in motion)
     for key, component in before.components.items() if before else ():
         components.setdefault(key, {"platform": component["platform"]})
     return HomeAssistantDevice(
@@ -290,7 +292,9 @@ def _camera_components(
     return components
 
 
-def _switches(topics: Topics, camera: str, watches: Sequence[str], *, motion: bool) -> dict[str, dict[str, Any]]:
+def _switches(
+    topics: Topics, camera: str, watches: Sequence[str], zones: Collection[str], *, motion: bool
+) -> dict[str, dict[str, Any]]:
     """Available as long as the device is: a camera that is off is to be switched on."""
 
     def switch(key: str, name: str, feature: str, icon: str) -> dict[str, Any]:
@@ -312,4 +316,7 @@ def _switches(topics: Topics, camera: str, watches: Sequence[str], *, motion: bo
     for watch in watches:
         key = f"asking_{watch}"
         switches[key] = switch(key, f"{watch} enabled", watch_feature(watch), "mdi:eye-check")
+    for zone in zones:
+        key = f"zone_{len(camera)}_{camera}_{zone}"  # with the length no two of a camera and a zone are the same
+        switches[key] = switch(key, f"{camera} zone {zone}", zone_feature(zone), "mdi:vector-polygon")
     return switches

@@ -14,9 +14,9 @@ RESERVED_LEVELS = ("status", "info", "health", "request", "response", "update")
 """Levels below the device that are not cameras."""
 
 ENABLED, MOTION = "enabled", "motion"
-"""Features of a camera that are switched on and off, as levels of topics; further ones are `watch_feature`."""
+"""Features of a camera that are switched on and off, as levels of topics; `watch_feature`, `zone_feature`: others."""
 
-_SET = re.compile(r"([^/]+)/((?:watch/)?[^/]+)/set")
+_SET = re.compile(r"([^/]+)/((?:watch/|zone/)?[^/]+)/set")
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -86,12 +86,12 @@ class Topics:
     @property
     def feature_states(self) -> tuple[str, ...]:
         """Filters that the states of all features match."""
-        return self.feature_state("+", "+"), self.feature_state("+", watch_feature("+"))
+        return tuple(self.feature_state("+", feature) for feature in _ANY_FEATURE)
 
     @property
     def feature_sets(self) -> tuple[str, ...]:
         """Filters that everything that switches a feature matches."""
-        return self.feature_set("+", "+"), self.feature_set("+", watch_feature("+"))
+        return tuple(self.feature_set("+", feature) for feature in _ANY_FEATURE)
 
     def switch(self, topic: str) -> tuple[str, str] | None:
         """Camera and feature of a topic that switches one, known or not; None for any other topic."""
@@ -136,6 +136,14 @@ class Topics:
 def watch_feature(watch: str) -> str:
     """The feature of a camera that is a watch of it."""
     return f"watch/{watch}"
+
+
+def zone_feature(zone: str) -> str:
+    """The feature of a camera that is a zone of it."""
+    return f"zone/{zone}"
+
+
+_ANY_FEATURE = ("+", watch_feature("+"), zone_feature("+"))
 
 
 def answer_filter(base: str, device: str = "+", camera: str = "+") -> str:

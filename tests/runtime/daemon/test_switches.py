@@ -21,6 +21,7 @@ from moedge_runtime.daemon.system import STATE_DIRECTORY
 from moedge_runtime.errors import RequestError
 from moedge_runtime.mqtt.address import BrokerAddress
 from runtime.daemon.fakes import FakeAnswerer, config_for, write_config
+from runtime.daemon.pages import wait_until
 from runtime.daemon.test_process import process
 from runtime.mqtt.brokers import Mosquitto
 from runtime.mqtt.listener import DEADLINE_S, Listener
@@ -59,7 +60,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_configuration_says_how_a_switch_begins(place: Path, bundle: Path, path: Path) -> None:
-    cameras = {**CAMERAS, "gate": {**CAMERAS["gate"], "enabled": False}}
+    zones = {"dial": "0,0,1,0,1,1"}
+    cameras = {"panel": {**LIVE, "zones": zones}, "gate": {**CAMERAS["gate"], "enabled": False}}
     watches = [{**WATCHES[0], "enabled": False}, *WATCHES[1:]]
     switches = Switches(path, lambda: None)
     switches.configure(settings(place, bundle, cameras=cameras, watches=watches))
@@ -67,6 +69,7 @@ def test_the_configuration_says_how_a_switch_begins(place: Path, bundle: Path, p
         ("panel", "enabled"): True,
         ("gate", "enabled"): False,
         ("gate", "motion"): True,
+        ("panel", "zone/dial"): True,
         ("panel", "watch/number"): False,
         ("panel", "watch/other"): True,
         ("gate", "watch/moving"): True,
@@ -303,7 +306,7 @@ def test_a_watch_and_motion_are_switched(place: Path, bundle: Path, broker: Brok
         assert not any(b'"watch":"number"' in payload for payload in listener.on("t/d/panel/answer"))
         listener.publish("t/d/panel/watch/other/set", b"OFF")
         listener.message("t/d/panel/watch/other/state", "OFF")
-        listener.wait(lambda _: asked_health(listener)["cameras"]["panel"]["reasons"].get("disabled"), "skipped frames")
+        wait_until(lambda: asked_health(listener)["cameras"]["panel"]["reasons"].get("disabled", 0) > 0)
         listener.publish("t/d/panel/watch/number/set", b"ON")
         listener.message("t/d/panel/answer", '"watch":"number"')
         listener.clear()

@@ -155,3 +155,29 @@ def test_while_motion_is_off_watches_ask_by_their_interval_and_nothing_is_said_t
     gate.look_for_motion(True)
     assert said(gate, frame(10), frame(12), frame(13, 10)) == ["motion", "no_motion", "motion"], "as from the start"
     assert gate.moving == Moving(True, frozenset({"left"}))
+
+
+def test_in_a_zone_that_is_off_nothing_moves_and_who_looks_nowhere_else_asks_nothing() -> None:
+    rules = [WatchRule(0.0, on_motion=True, zones=zones) for zones in (("left",), ("left", "right"), ())]
+    gate = FrameGate(rules, zones=ZONES)
+    gate.decide(frame(0), None, True)
+    gate.decide(frame(1), None, True)
+    assert [verdict.zones for verdict in gate.decide(frame(2, 10), None, True)] == [("left",), ("left",), ()]
+    assert gate.moving == Moving(True, frozenset({"left"}))
+    gate.enable_zone("left", False)
+    assert gate.moving == Moving(True)
+    assert gate.decide(frame(3, 30), None, True) == [
+        Verdict(reason="disabled"),
+        Verdict(reason="no_motion"),
+        Verdict("motion", ()),
+    ]
+    assert gate.decide(frame(4, 120), None, True)[1] == Verdict("motion", ("right",))
+    gate.enable_zone("left", True)
+    assert gate.decide(frame(5, 10), None, True)[0] == Verdict("motion", ("left",))
+
+
+def test_motion_that_a_watch_remembers_goes_with_its_zone() -> None:
+    gate = FrameGate([WatchRule(5.0, on_motion=True, zones=("left", "right"))], zones=ZONES)
+    assert said(gate, frame(0), frame(1, 120), frame(2)) == ["motion", "interval", "interval"]
+    gate.enable_zone("right", False)
+    assert said(gate, frame(6)) == ["no_motion"]

@@ -45,6 +45,7 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "topic read moedge/panel-01/request/+\n"
         "topic read moedge/panel-01/+/+/set\n"
         "topic read moedge/panel-01/+/watch/+/set\n"
+        "topic read moedge/panel-01/+/zone/+/set\n"
         "topic write moedge/panel-01/status\n"
         "topic write moedge/panel-01/info\n"
         "topic write moedge/panel-01/health\n"
@@ -59,6 +60,7 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "topic write moedge/panel-01/+/watch/+\n"
         "topic write moedge/panel-01/+/+/state\n"
         "topic write moedge/panel-01/+/watch/+/state\n"
+        "topic write moedge/panel-01/+/zone/+/state\n"
     )
 
 
@@ -121,6 +123,7 @@ def test_mosquitto_takes_everything_that_a_device_says_and_nothing_of_another(
         PANEL.watch("c", "w"),
         PANEL.feature_state("c", "enabled"),
         PANEL.feature_state("c", "watch/w"),
+        PANEL.feature_state("c", "zone/z"),
         PANEL.response("ask"),
         "inbox/alice",
         discovery_topic("homeassistant", "panel-01"),
@@ -174,7 +177,7 @@ def test_who_may_send_which_request(guarded: BrokerAddress, sender: str, verb: s
         assert bool(listener.on(f"moedge/panel-01/request/{verb}")) is arrives
 
 
-@pytest.mark.parametrize("feature", ["enabled", "watch/w"])
+@pytest.mark.parametrize("feature", ["enabled", "watch/w", "zone/z"])
 @pytest.mark.parametrize(("sender", "arrives"), [("alice", True), ("ha", True), ("wall", False), ("gate-02", False)])
 def test_who_may_switch(guarded: BrokerAddress, sender: str, arrives: bool, feature: str) -> None:
     topic = PANEL.feature_set("c", feature)

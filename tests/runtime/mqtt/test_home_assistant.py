@@ -207,6 +207,17 @@ def test_the_state_of_a_failed_answer_is_its_error() -> None:
     assert watch_state(FAILED.model_copy(update={"error": ErrorInfo(key="a.b", message="No.")})).state == "error: a.b"
 
 
+def test_zones_have_switches_whose_names_never_meet() -> None:
+    zones = {"a_b": ["c"], "a": ["b_c"]}
+    device = announcement(TOPICS, version="1.0", model="m", cameras={"a_b": [], "a": []}, zones=zones)
+    assert problems(TOPIC, json.loads(device.encode())) == []
+    topics = {key: one["command_topic"] for key, one in device.components.items() if key.startswith("zone_")}
+    assert topics == {
+        "zone_3_a_b_c": "moedge/panel-01/a_b/zone/c/set",
+        "zone_1_a_b_c": "moedge/panel-01/a/zone/b_c/set",
+    }
+
+
 def test_everything_that_can_be_switched_has_a_switch_that_is_there_while_the_camera_is_not() -> None:
     components = announced({"panel": ["level"], "gate": []}).components
     switches = {key: one for key, one in components.items() if one["platform"] == "switch"}

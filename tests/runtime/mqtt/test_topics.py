@@ -51,9 +51,10 @@ def test_what_is_switched_by_a_topic() -> None:
     root = "site/moedge/panel-01"
     assert TOPICS.feature_set("gate", "enabled") == f"{root}/gate/enabled/set"
     assert TOPICS.feature_state("gate", watch_feature("open")) == f"{root}/gate/watch/open/state"
-    assert TOPICS.feature_sets == (f"{root}/+/+/set", f"{root}/+/watch/+/set")
+    assert TOPICS.feature_sets == (f"{root}/+/+/set", f"{root}/+/watch/+/set", f"{root}/+/zone/+/set")
     assert TOPICS.switch(f"{root}/gate/motion/set") == ("gate", "motion")
     assert TOPICS.switch(f"{root}/gate/watch/open/set") == ("gate", "watch/open")
+    assert TOPICS.switch(f"{root}/gate/zone/door/set") == ("gate", "zone/door")
     for topic in (f"{root}/gate/set", f"{root}/gate/a/b/set", f"{root}/gate/motion/state", f"{root}/request/ask"):
         assert TOPICS.switch(topic) is None
     assert TOPICS.switch("site/moedge/x/gate/motion/set") is None
