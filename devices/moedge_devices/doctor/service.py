@@ -160,7 +160,7 @@ def check_access(config: Config, address: BrokerAddress) -> list[Finding]:
         session.publish(Message(topic, b"{}"))
         answered = delivered.wait(ACKNOWLEDGEMENT_S)
         findings.append(_publishing(topic, answered, outcome[0] if outcome else None, connection.protocol == "5"))
-        findings.append(_subscribing(session, topics.requests))
+        findings.append(_subscribing(session, topics.requests, *topics.feature_sets))
     finally:
         session.close()
     return findings
@@ -177,9 +177,9 @@ def _publishing(topic: str, answered: bool, refusal: str | None, tells: bool) ->
     return Finding("broker.publish", "ok", f"'{topic}' may be published to")
 
 
-def _subscribing(session: Session, requests: str) -> Finding:
+def _subscribing(session: Session, *filters: str) -> Finding:
     try:
-        session.subscribe(requests, retained=False)
+        session.subscribe(*filters, retained=False)
     except BrokerError as error:
         return Finding("broker.subscribe", "failed", str(error))
-    return Finding("broker.subscribe", "ok", f"'{requests}' may be subscribed to")
+    return Finding("broker.subscribe", "ok", "'" + "', '".join(filters) + "' may be subscribed to")

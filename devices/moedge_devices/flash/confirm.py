@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from moedge_runtime.durable import write_durably
 from moedge_runtime.errors import StorageError
 
 from moedge_devices.flash.seed import STATE
 from moedge_devices.store.daemon import Said
-from moedge_devices.store.durable import write_durably
 
 GRUBENV = Path("/boot/efi/EFI/debian/grubenv")
 BACKEND = Path("/usr/lib/moedge-image/tryboot")

@@ -18,11 +18,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from moedge_runtime.durable import sync_path
+from moedge_runtime.durable import sync_path, write_durably
 from moedge_runtime.errors import ConfigError, StorageError
 
 from moedge_devices.flash.layout import MIB, SEED_PARTITION
-from moedge_devices.store.durable import write_durably
 
 PARTITION = Path("/dev/disk/by-partlabel") / SEED_PARTITION
 TARGET = Path("/etc/moedge")

@@ -279,8 +279,9 @@ def keys(
     A new version is signed by a root key of the version before and by one of its own. A signer that is not named any
     more is revoked.
     """
+    from moedge_runtime.durable import write_durably  # noqa: PLC0415
+
     from moedge_devices.store.documents import KEYS_TYPE  # noqa: PLC0415
-    from moedge_devices.store.durable import write_durably  # noqa: PLC0415
     from moedge_devices.store.envelope import unseal  # noqa: PLC0415
     from moedge_devices.store.errors import storage_errors  # noqa: PLC0415
     from moedge_devices.store.publish import make_keys, own_keys  # noqa: PLC0415

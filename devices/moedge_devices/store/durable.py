@@ -1,9 +1,7 @@
-"""Files and links that are either the old or the new ones after a power cut."""
+"""Directories and links that are either the old or the new ones after a power cut."""
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from moedge_runtime.durable import sync_path
@@ -16,23 +14,6 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     path.chmod(0o755)
-    sync_path(path.parent)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write beside, sync, rename, sync; readable by all. The directory exists."""
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
     sync_path(path.parent)
 
 

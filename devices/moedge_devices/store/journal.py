@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from moedge_runtime.durable import write_durably
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moedge_devices.store.documents import Release
-from moedge_devices.store.durable import remove_durably, write_durably
+from moedge_devices.store.durable import remove_durably
 
 
 class Pending(BaseModel):

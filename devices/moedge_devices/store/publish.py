@@ -17,14 +17,14 @@ from pathlib import Path
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.bundle.reader import MANIFEST_NAME, parse_manifest
 from moedge_runtime.config.problems import path_text, schema_problems
-from moedge_runtime.durable import sync_path
+from moedge_runtime.durable import sync_path, write_durably
 from moedge_runtime.errors import BundleError, ConfigError, StorageError
 from pydantic import BaseModel, ValidationError
 
 from moedge_devices.store import openssl
 from moedge_devices.store.documents import INDEX_TYPE, KEYS_TYPE, Index, Keys, Release, parse
 from moedge_devices.store.download import Progress, content_path
-from moedge_devices.store.durable import make_directory, write_durably
+from moedge_devices.store.durable import make_directory
 from moedge_devices.store.envelope import seal, unseal
 from moedge_devices.store.errors import TrustError, storage_errors
 from moedge_devices.store.source import CHUNK_BYTES

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from moedge_runtime.bundle import Bundle, Manifest
 from moedge_runtime.bundle.reader import CHECKSUM_NAME, MANIFEST_NAME, checksum_line
-from moedge_runtime.durable import sync_path
+from moedge_runtime.durable import sync_path, write_durably
 from moedge_runtime.errors import ConfigError, StorageError
 from pydantic import ValidationError
 
 from moedge_devices.store.documents import Release
-from moedge_devices.store.durable import link_durably, make_directory, remove_durably, write_durably
+from moedge_devices.store.durable import link_durably, make_directory, remove_durably
 from moedge_devices.store.errors import storage_errors
 
 DEFAULT_STORE = Path("/var/lib/moedge/store")

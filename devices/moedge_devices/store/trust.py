@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from moedge_runtime.daemon.clock import clock_synced
+from moedge_runtime.durable import write_durably
 from moedge_runtime.errors import ConfigError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from moedge_devices.store.documents import INDEX_TYPE, KEYS_TYPE, Index, Keys, moment_text, parse
-from moedge_devices.store.durable import write_durably
 from moedge_devices.store.envelope import unseal
 from moedge_devices.store.errors import TrustError
 from moedge_devices.store.source import MAX_DOCUMENT_BYTES, NotThereError, Source

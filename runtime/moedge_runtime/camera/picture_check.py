@@ -50,9 +50,12 @@ class PictureCheck:
     ) -> None:
         self._hidden = hidden
         self._frozen_after_s, self._black_after_s = frozen_after_s, black_after_s
-        self._last: npt.NDArray[np.uint8] | None = None
-        self._same = _Run()
-        self._black = _Run()
+        self._last: npt.NDArray[np.uint8] | None
+        self.restart()
+
+    def restart(self) -> None:
+        """The next frame is the first one: nothing was seen in between."""
+        self._last, self._same, self._black = None, _Run(), _Run()
 
     def look(self, frame: Frame) -> Finding | None:
         """What is wrong as of `frame`; None if nothing is, or not for long enough."""

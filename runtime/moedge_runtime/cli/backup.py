@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from moedge_runtime.command_line import examples
 from moedge_runtime.daemon.backup import make_backup
 from moedge_runtime.daemon.restore import restore as restore_backup
 from moedge_runtime.durable import sync_path
@@ -17,7 +18,10 @@ CONFIG_OPTION = click.option(
 )
 
 
-@click.command()
+@click.command(
+    epilog=examples("moedge backup", "moedge backup gate-01.zip --config /etc/moedge/moedge.yaml"),
+    short_help="Write a device's configuration and state into FILE.",
+)
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @CONFIG_OPTION
 @click.option("--hot-set/--no-hot-set", default=True, help="With what was learnt about experts (model.hot_set).")
@@ -43,7 +47,10 @@ def backup(file: Path | None, config_path: str, hot_set: bool) -> None:
         click.echo(f"Left out: {what}.")
 
 
-@click.command()
+@click.command(
+    epilog=examples("moedge restore gate-01.zip --config /etc/moedge/moedge.yaml"),
+    short_help="Bring back what `moedge backup` wrote.",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @CONFIG_OPTION
 @click.option("--replace", is_flag=True, help="Replace files that differ from those of the backup.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -23,6 +24,8 @@ from moedge_runtime.frames.timetable import WINDOW_PATTERN, parse_window
 
 _FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
 _NUMBER = r"\s*\d*\.?\d+\s*"
+_DIGITS_ONLY = re.compile(r"\^-?\??(\[0-9]|\\d|\\\.|[0-9(){},?*+|])+\$")
+"""A pattern of nothing but digits, points and a sign in front."""
 
 
 class Frozen(BaseModel):
@@ -170,6 +173,44 @@ def missing_in(field: str, schema: dict[str, Any]) -> str | None:
             return key
         level = properties[key]
     return None
+
+
+def is_numeric(field: str | None, schema: dict[str, Any]) -> bool:
+    """Whether answers to a JSON Schema are numbers at `field`, or as a whole if that is None.
+
+    Digits in a string count, if its pattern allows nothing else, and so does null beside a number. References are not
+    followed: what they lead to is no number.
+    """
+    level: Any = schema
+    for key in field.split(".") if field else ():
+        properties = level.get("properties") if isinstance(level, dict) else None
+        level = properties.get(key) if isinstance(properties, dict) else None
+    kinds = _kinds(level)
+    return "number" in kinds and kinds <= {"number", "null"}
+
+
+def _kinds(schema: Any) -> set[str]:
+    """What values of a JSON Schema are: number, null, or anything else."""
+    if not isinstance(schema, dict):
+        return {"other"}
+    for choice in ("anyOf", "oneOf"):
+        if isinstance(schema.get(choice), list):
+            return set().union(*map(_kinds, schema[choice]))
+    if isinstance(schema.get("enum"), list):
+        return {_kind_of(value) for value in schema["enum"]}
+    if "const" in schema:
+        return {_kind_of(schema["const"])}
+    types = schema.get("type")
+    names = {"integer": "number", "number": "number", "null": "null"}
+    if types == "string" and _DIGITS_ONLY.fullmatch(str(schema.get("pattern"))):
+        return {"number"}
+    return {names.get(str(name), "other") for name in (types if isinstance(types, list) else [types])}
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number"
+    return "null" if value is None else "other"
 
 
 def motion_switch(value: object) -> object:

@@ -26,6 +26,7 @@ from moedge_runtime.config.frames import (
     TimeConfig,
     WindowText,
     crop_problem,
+    is_numeric,
     missing_in,
     motion_switch,
 )
@@ -251,7 +252,7 @@ class CameraConfig(Frozen):
     schedule: tuple[WindowText, ...] = ()
     """Days and times at which its watches ask, such as mon-fri 07:00-18:00; empty for always."""
     enabled: bool = True
-    """false: the camera is listed as disabled and never opened."""
+    """false: the camera is listed as disabled, and not opened until it is switched on over MQTT."""
 
     @model_validator(mode="after")
     def _zones_are_in_the_picture(self) -> CameraConfig:
@@ -321,6 +322,10 @@ class WatchConfig(Frozen):
     """An alert that the answers raise and end; needs `json_schema`."""
     state: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Key in the answer's `data`, as `alert.field`, whose value is the state in Home Assistant; needs `json_schema`."""
+    unit: Annotated[str, Field(min_length=1, max_length=32)] | None = None
+    """Unit of the state in Home Assistant, which then keeps statistics; `json_schema` makes the state a number."""
+    enabled: bool = True
+    """false: it asks nothing until it is switched on over MQTT."""
 
     @model_validator(mode="before")
     @classmethod
@@ -344,6 +349,12 @@ class WatchConfig(Frozen):
             missing = missing_in(field, self.json_schema) if field and self.json_schema is not None else None
             if missing is not None:
                 problems.append(f"{key} is '{field}', but the json_schema has no property '{missing}'")
+        if self.unit is not None and not (self.json_schema is not None and is_numeric(self.state, self.json_schema)):
+            what = f"state is '{self.state}', and the" if self.state else "the"
+            problems.append(
+                f"unit is for numbers: {what} json_schema does not make it one. Give it the type number or integer, or "
+                f"choose a state that has it, or leave unit out"
+            )
         if self.view == "camera" and "view" in self.model_fields_set and not self.zones:
             problems.append("view: camera goes with zones; without any the whole picture is used anyway")
         if problems:

@@ -84,7 +84,7 @@ class WebConfig(Frozen):
     hosts: tuple[HostName, ...] = ()
     """Further host names by which it is reached. Addresses, localhost and the machine's own name always work."""
     allow_changes: bool = False
-    """Whether the page may add masks and zones to this file, and remove masks."""
+    """Whether the page may add masks and zones to this file, remove masks, and pause cameras."""
 
     @model_validator(mode="after")
     def _one_token(self) -> WebConfig:

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,11 @@ from moedge_runtime.config.problems import path_text
 from moedge_runtime.config.pushed import ETC, PUSHED, in_force, is_pushed
 from moedge_runtime.config.secrets import secrets
 from moedge_runtime.config.yaml_lines import line_of, read_yaml
+from moedge_runtime.daemon import system
 from moedge_runtime.daemon.bundle_check import bundle_names, manifest_sha256
 from moedge_runtime.daemon.clock import clock_synced, utc_now
 from moedge_runtime.daemon.config_file import DEVICE_FILE
+from moedge_runtime.daemon.switches import FILE_NAME as SWITCHES
 from moedge_runtime.errors import BundleError, ConfigError, RequestError, StorageError
 from moedge_runtime.mqtt.payloads import BackupResult, rfc3339
 
@@ -40,8 +41,6 @@ CONFIG = "moedge.yaml"
 PUSHED_PREFIX = "pushed/"
 SCHEMA_PREFIX = "schemas/"
 HOT_SET = "hot_set.json"
-SWITCHES = "switches.json"
-"""What was switched on and off over MQTT; in the state directory under the same name."""
 
 MAX_FILE_BYTES = 16 << 20
 """Of one file. A hot set has 2.6 MB with the most cameras that it keeps."""
@@ -156,10 +155,7 @@ def backup_response(path: Path, *, hot_set: bool, largest_bytes: int) -> dict[st
 
 def state_directory(path: Path) -> Path | None:
     """Where a daemon with the configuration at `path` keeps its state: what systemd says, or what the package's has."""
-    named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if named:
-        return Path(named)
-    return PUSHED.parent if path.resolve().parent == ETC else None
+    return system.state_directory() or (PUSHED.parent if path.resolve().parent == ETC else None)
 
 
 def _configuration(path: Path) -> dict[str, Path]:

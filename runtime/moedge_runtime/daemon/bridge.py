@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -16,7 +15,7 @@ from moedge_runtime.config import Config
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.daemon.answers import answer_payload, error_info, precision_of
 from moedge_runtime.daemon.bundle_check import bundle_names, manifest_sha256
-from moedge_runtime.daemon.cameras import sees_motion
+from moedge_runtime.daemon.cameras import cameras_with_motion
 from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes, utc_now
 from moedge_runtime.daemon.counters import WatchCounters
 from moedge_runtime.daemon.events import (
@@ -28,13 +27,13 @@ from moedge_runtime.daemon.events import (
 )
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.log_topic import LogTopic, redactor
-from moedge_runtime.daemon.reader import CameraReader, State
+from moedge_runtime.daemon.reader import CameraReader, State, starting
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
 from moedge_runtime.daemon.snapshot import encode_jpeg
-from moedge_runtime.daemon.system import system_info
+from moedge_runtime.daemon.switches import Switch, defaults_of, on_off
+from moedge_runtime.daemon.system import state_directory, system_info
 from moedge_runtime.daemon.watcher import AlertNote, Watcher
 from moedge_runtime.errors import CameraError
-from moedge_runtime.frames.ledger import FrameCounts
 from moedge_runtime.frames.motion import Moving
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
 from moedge_runtime.mqtt.certificate import ends_at
@@ -65,9 +64,6 @@ from moedge_runtime.mqtt.spool import Spool
 from moedge_runtime.mqtt.spool_clock import moment_now
 from moedge_runtime.mqtt.topics import Topics
 
-STATE_DIRECTORY = "STATE_DIRECTORY"
-"""Set by systemd for a unit with StateDirectory=."""
-
 log = logging.getLogger(__name__)
 
 
@@ -86,7 +82,7 @@ class Bridge:
     Attributes:
         topics: The device's topic tree.
         client: The MQTT client.
-        readers: Cameras that run, by name; filled by the daemon before `start`.
+        readers: All cameras by name; filled by the daemon before `start`.
         watchers: What counts their frames, likewise.
         on_request: Set by the daemon before `start`.
         on_answer: Called with every answer that was made, on the model's thread; likewise.
@@ -126,6 +122,7 @@ class Bridge:
             presence=Presence(*(self._status(state) for state in ("online", "stopped", "offline"))),
             requests=self.topics.requests,
             on_request=self._receive,
+            sets=self.topics.feature_sets,
             on_delivered=jobs.recheck,
             on_connected=self.publish_health,
             also=[self._birth] if self._birth else [],
@@ -136,10 +133,11 @@ class Bridge:
         level = config.mqtt.log
         self._log = LogTopic(level, self._publish_log, redactor(config)) if level else None
 
-    def start(self, *, before: Config | None = None) -> None:
+    def start(self, switches: Mapping[Switch, bool], *, before: Config | None = None) -> None:
         """Publish discovery, info and the cameras' first states, in this order on every connect, and begin to connect.
 
         Args:
+            switches: Every switch, and whether it is on.
             before: The configuration before a reload: what it announced and is gone is removed from the broker.
         """
         if before is not None:
@@ -147,12 +145,8 @@ class Bridge:
         self._announce(before)
         self._publish_info()
         with_motion = cameras_with_motion(self._config)
-        for name, camera in self._config.cameras.items():
-            starting = CameraError(f"Camera '{name}' has given no frame yet.", key="camera.starting")
-            if camera.enabled:
-                self.camera_state(name, "connecting", starting)
-            else:
-                self.camera_state(name, "disabled", None)
+        for name, reader in self.readers.items():
+            self.camera_state(name, reader.state, starting(name) if reader.enabled else None)
             if name in with_motion:
                 self._publish_motion(name, None)
         for watch in self._config.watches:
@@ -162,6 +156,8 @@ class Bridge:
                     watch.name,
                     AlertPayload(state="unknown", since=utc_now(), clock_synced=clock_synced()),
                 )
+        for (camera, feature), on in switches.items():
+            self.switched(camera, feature, on)
         self.publish_health()
         self.client.start()
         if self._log is not None:
@@ -182,6 +178,10 @@ class Bridge:
         """Publish the state of a camera."""
         payload = CameraStatus(state=state, reason=error_info(reason) if reason else None)
         self.client.publish(Message(self.topics.camera_status(camera), payload.encode(), retain=True))
+
+    def switched(self, camera: str, feature: str, on: bool) -> None:
+        """Publish that a feature of a camera is on, or off."""
+        self.client.publish(Message(self.topics.feature_state(camera, feature), on_off(on).encode(), retain=True))
 
     def new_identifier(self) -> str:
         """For an event."""
@@ -220,8 +220,8 @@ class Bridge:
             log.warning("%s/%s: the alert is %s.", job.camera, event.watch, event.alert.state)
             self._publish_alert(job.camera, event.watch, alert_payload(event))
 
-    def motion(self, camera: str, moving: Moving) -> None:
-        """Motion began, reached another zone, or is over; see Announcer."""
+    def motion(self, camera: str, moving: Moving | None) -> None:
+        """Motion began, reached another zone, or is over, or is not looked for; see Announcer."""
         self._publish_motion(camera, moving)
 
     def answer(self, job: Job, result: Result) -> AnswerPayload:
@@ -339,18 +339,16 @@ class Bridge:
         )
 
     def _camera_health(self, name: str) -> CameraHealth:
-        reader, watcher = self.readers.get(name), self.watchers.get(name)
-        state: State = "connecting" if self._config.cameras[name].enabled else "disabled"
-        counts = watcher.counts() if watcher else FrameCounts()
+        reader, counts = self.readers[name], self.watchers[name].counts()
         return CameraHealth(
-            state=reader.state if reader else state,
+            state=reader.state,
             frames=counts.seen,
             skipped=counts.skipped,
             answered=counts.answered,
             dropped=counts.dropped,
             waiting=counts.waiting,
             reasons=counts.reasons,
-            last_frame_age_s=reader.last_frame_age_s() if reader else None,
+            last_frame_age_s=reader.last_frame_age_s(),
         )
 
     def _describe_model(self) -> ModelInfo:
@@ -403,6 +401,8 @@ class Bridge:
             cameras=watches_by_camera(config),
             alerts=[watch.name for watch in config.watches if watch.alert is not None],
             motion=cameras_with_motion(config),
+            zones={name: list(camera.zones) for name, camera in config.cameras.items()},
+            units={watch.name: watch.unit for watch in config.watches if watch.unit is not None},
             before=before,
         )
 
@@ -458,8 +458,8 @@ def spool_directory(config: Config) -> Path | None:
     """Where answers wait on disk; None for in memory only."""
     if config.mqtt.spool.directory is not None:
         return config.mqtt.spool.directory
-    state = os.environ.get(STATE_DIRECTORY, "").partition(":")[0]
-    return Path(state) / "spool" if state else None
+    state = state_directory()
+    return state / "spool" if state else None
 
 
 def spool_of(config: Config) -> Spool | None:
@@ -479,18 +479,13 @@ def spool_of(config: Config) -> Spool | None:
     )
 
 
-def cameras_with_motion(config: Config) -> list[str]:
-    """Names of the cameras that say whether something moves."""
-    watches = {name: [watch for watch in config.watches if watch.camera == name] for name in config.cameras}
-    return [name for name, camera in config.cameras.items() if sees_motion(camera, watches[name])]
-
-
 def retained_topics(config: Config) -> list[str]:
     """Of its cameras and watches, those on which a daemon with `config` may leave a retained message."""
     topics = Topics(config.mqtt.base_topic, config.device)
     per_camera = (topics.camera_status, topics.last_answer, topics.snapshot)
     retained = [topic(camera) for camera in config.cameras for topic in per_camera]
     retained += [topics.motion(camera) for camera in cameras_with_motion(config)]
+    retained += [topics.feature_state(camera, feature) for camera, feature in defaults_of(config)]
     retained += [topics.alert(watch.camera, watch.name) for watch in config.watches if watch.alert is not None]
     if config.mqtt.home_assistant is not None:
         retained += [topics.watch(watch.camera, watch.name) for watch in config.watches]

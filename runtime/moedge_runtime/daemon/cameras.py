@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal
 
 from moedge_runtime.camera import FrameSource, SourceOptions, is_live, open_source
 from moedge_runtime.camera.credentials import Credentials, Tls
 from moedge_runtime.camera.picture_check import PictureCheck
 from moedge_runtime.camera.timeouts import Timeouts
-from moedge_runtime.config import AlertConfig, CameraConfig, MotionConfig, TimeConfig, WatchConfig
+from moedge_runtime.config import AlertConfig, CameraConfig, Config, MotionConfig, TimeConfig, WatchConfig
 from moedge_runtime.config.frames import zone_of
 from moedge_runtime.config.values import EVERY_FRAME
 from moedge_runtime.daemon.preflight import question_of
@@ -91,8 +91,16 @@ def sees_motion(camera: CameraConfig, watches: Sequence[WatchConfig]) -> bool:
     return camera.motion is not None or any(_asks_on_motion(camera, watch) for watch in watches)
 
 
-def watch_of(camera: CameraConfig, watch: WatchConfig) -> Watch:
-    """`watch` of `camera`, ready to be asked."""
+def cameras_with_motion(config: Config) -> list[str]:
+    """Names of the cameras that say whether something moves."""
+    watches = {name: [watch for watch in config.watches if watch.camera == name] for name in config.cameras}
+    return [name for name, camera in config.cameras.items() if sees_motion(camera, watches[name])]
+
+
+def watch_of(camera: CameraConfig, watch: WatchConfig, zones_off: Set[str] = frozenset()) -> Watch:
+    """`watch` of `camera`, ready to be asked; about its zones without those that are off, unless all of them are."""
+    on = tuple(zone for zone in watch.zones if zone not in zones_off)
+    watch = watch.model_copy(update={"zones": on or watch.zones})
     return Watch(
         watch.name,
         question_of(watch),

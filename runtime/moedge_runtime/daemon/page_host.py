@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, cast
 
 from moedge_runtime import __version__
@@ -25,6 +26,7 @@ from moedge_runtime.errors import ConfigError, MoedgeError, RequestError
 from moedge_runtime.frames.polygon import parse_polygon
 from moedge_runtime.mqtt.payloads import AnswerPayload, Payload
 from moedge_runtime.mqtt.requests import AskCommand, parse_request
+from moedge_runtime.mqtt.topics import ENABLED
 
 MAX_ANSWERS = 50
 MAX_ASKED = 32
@@ -80,9 +82,9 @@ class DaemonPage:
                     "masks": [[list(point) for point in mask] for mask in camera.masks],
                     "zones": {zone: [list(point) for point in polygon] for zone, polygon in camera.zones.items()},
                     "watches": [watch.name for watch in config.watches if watch.camera == name],
+                    "enabled": bridge.readers[name].enabled,
                 }
                 for name, camera in config.cameras.items()
-                if camera.enabled
             },
         }
 
@@ -107,13 +109,7 @@ class DaemonPage:
         _, _, handler = self._serving()
         command = parse_request("ask", request)
         assert isinstance(command, AskCommand)
-        identifier = self._expect()
-        try:
-            handler.ask(command, lambda outcome: self._ended(identifier, outcome))
-        except MoedgeError:
-            self._forget(identifier)
-            raise
-        return identifier
+        return self._expected(partial(handler.ask, command))
 
     def asked(self, identifier: str) -> dict[str, Any]:
         """See PageHost."""
@@ -137,11 +133,24 @@ class DaemonPage:
         handler.camera(camera)
         return self._apply(_without_mask(config, camera, body))
 
+    def enable(self, camera: str, body: Mapping[str, Any]) -> str:
+        """See PageHost."""
+        config, _, handler = self._serving()
+        _require_leave(config)
+        on = body.get("on")
+        if not isinstance(on, bool):
+            raise RequestError("Say with `on` whether the camera is to run: true or false.", key="request.invalid")
+        return self._expected(lambda deliver: handler.switch(camera, ENABLED, on, deliver))
+
     def _apply(self, text: str) -> str:
         """Take over a configuration; the identifier under which the outcome will be known."""
+        return self._expected(lambda deliver: self._commands.add(Command("config", deliver, text, "web")))
+
+    def _expected(self, begin: Callable[[Callable[[Any], None]], None]) -> str:
+        """Begin something that delivers its outcome; the identifier under which that will be known."""
         identifier = self._expect()
         try:
-            self._commands.add(Command("config", lambda outcome: self._ended(identifier, outcome), text, "web"))
+            begin(lambda outcome: self._ended(identifier, outcome))
         except MoedgeError:
             self._forget(identifier)
             raise
@@ -220,7 +229,8 @@ def _require_leave(config: Config) -> None:
     """Raises RequestError unless the page may change the configuration."""
     if not (config.web and config.web.allow_changes):
         raise RequestError(
-            "The page may change nothing: web.allow_changes is false. Change the file on the board.",
+            "The page may change nothing: web.allow_changes is false. Change the file on the board, or pause a camera "
+            "over MQTT.",
             key="request.config_not_allowed",
         )
 

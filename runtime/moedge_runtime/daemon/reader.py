@@ -60,22 +60,28 @@ class Policy:
     endless: bool = False
 
 
+def starting(camera: str) -> CameraError:
+    """Why a camera that is being opened is not online."""
+    return CameraError(f"Camera '{camera}' has given no frame yet.", key="camera.starting")
+
+
 def newest(reader: CameraReader) -> Frame:
     """The newest frame of a camera.
 
     Raises:
         CameraError: There is none yet.
     """
-    if reader.latest is None:
+    frame = reader.latest
+    if frame is None:
         raise CameraError(
             f"Camera '{reader.name}' has given no frame yet. See its status, and ask again later.",
             key="camera.no_frame",
         )
-    return reader.latest
+    return frame
 
 
 class CameraReader:
-    """Reads one source to its end.
+    """Reads one source to its end, as often as it is switched on.
 
     Args:
         name: The camera's name.
@@ -85,14 +91,16 @@ class CameraReader:
         policy: How frames and failures are treated.
         check: Looks at the pictures for frozen and black ones; None for recordings.
         backoff: Delays between two attempts.
+        enabled: Whether it begins to read at once.
         on_state: Called with the camera's new state, and the reason if it is offline.
-        on_end: Called when `finished` has become true.
+        on_end: Called when `finished` has become true, and when the camera was switched off.
 
     Attributes:
-        latest: The newest frame, for requests; None before the first one.
+        enabled: Whether it is switched on.
+        latest: The newest frame, for requests; None before the first one, and while it is switched off.
         frames: Frames read so far.
         state: connecting before the first frame; then online, or what `check` found; stalled or offline after a
-            failure, until there is a frame again; offline after the end.
+            failure, until there is a frame again; offline after the end; disabled while it is switched off.
         failed: The source was given up with an error.
     """
 
@@ -108,20 +116,23 @@ class CameraReader:
         on_end: Callable[[], None],
         check: PictureCheck | None = None,
         backoff: Backoff | None = None,
+        enabled: bool = True,
     ) -> None:
         self.name = name
+        self.enabled = enabled
         self.latest: Frame | None = None
         self.frames = 0
-        self.state: State = "connecting"
+        self.state: State = "connecting" if enabled else "disabled"
         self.failed = False
         self._address, self._open_source, self._taker, self._policy = address, open_source, taker, policy
         self._source: FrameSource | None = None
         self._check = check
         self._backoff = backoff or Backoff(FIRST_RETRY_S, LAST_RETRY_S)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._last_reason = ""
         self._on_state, self._on_end = on_state, on_end
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._interrupted = False  # the source was closed from outside: how it ends says nothing about it
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"camera-{name}", daemon=True)
 
@@ -131,10 +142,21 @@ class CameraReader:
 
     def stop(self) -> None:
         """End soon; does not wait."""
-        with self._lock:
-            self._stopping.set()
-            if self._source is not None:
-                self._source.close()
+        with self._changed:
+            self._stopping = True
+            self._interrupt()
+
+    def enable(self, on: bool) -> None:
+        """Open the source, anew if it has ended, or close it and take nothing of it any more; does not wait."""
+        with self._changed:
+            if on == self.enabled:
+                return
+            self.enabled = on
+            if on:
+                self._changed.notify_all()
+            else:
+                self.latest = None
+                self._interrupt()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end, at most `timeout_s` seconds."""
@@ -151,32 +173,71 @@ class CameraReader:
         return None if frame is None else time.monotonic() - frame.monotonic_s
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while self._is_to_read():
             before, began_s = self.frames, time.monotonic()
             failure = self._attempt()
-            if self._stopping.is_set():
-                break
+            if self._interrupted:
+                continue
             if failure is None and self._policy.endless and self._policy.retries:
                 failure = CameraError("It has come to its end.", key="camera.ended")
             if failure is None:
-                self._go_offline(CameraError(f"Camera '{self.name}' has come to its end.", key="camera.ended"))
-                break
+                self._end(CameraError(f"Camera '{self.name}' has come to its end.", key="camera.ended"))
+                continue
             gave_frames = self.frames > before
             if not self._policy.retries or (gave_frames and not self._policy.repeats):
                 self.failed = True
-                self._go_offline(self._described(failure, ""))
-                break
+                self._end(self._described(failure, ""))
+                continue
             if gave_frames and time.monotonic() - began_s > LAST_RETRY_S:
                 self._backoff.reset()
             self._go_offline(self._described(failure, f" Retrying within {LAST_RETRY_S:.0f} s."))
-            self._stopping.wait(self._backoff.next_s())
+            self._await_interruption(self._backoff.next_s())
         self._finished.set()
         self._on_end()
 
+    def _is_to_read(self) -> bool:
+        """Wait while it is switched off, and say so; False if the reader is to end."""
+        if not self.enabled and not self._stopping:
+            self._last_reason = ""
+            if self.state != "disabled":
+                self._set_state("disabled", None)
+            self._on_end()
+            with self._changed:
+                self._changed.wait_for(lambda: self.enabled or self._stopping)
+            if not self._stopping:
+                self._backoff.reset()
+                if self._check is not None:
+                    self._check.restart()
+                self._set_state("connecting", starting(self.name))
+        with self._changed:
+            self._interrupted = self._stopping or not self.enabled
+        return not self._stopping
+
+    def _end(self, reason: CameraError) -> None:
+        """Nothing more is read unless it is switched off and on."""
+        self._go_offline(reason)
+        self._finished.set()
+        self._on_end()
+        self._await_interruption(None)
+        if not self._stopping:
+            self.failed = False
+            self._finished.clear()
+
+    def _interrupt(self) -> None:
+        """Have the reader's thread look again what it is to do; with the lock held."""
+        self._interrupted = True
+        if self._source is not None:
+            self._source.close()
+        self._changed.notify_all()
+
+    def _await_interruption(self, timeout_s: float | None) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._interrupted, timeout_s)
+
     def _attempt(self) -> CameraError | None:
         """Open the source and read it to its end; the error that ended it early."""
-        with self._lock:
-            if self._stopping.is_set():
+        with self._changed:
+            if self._interrupted:
                 return None
             try:
                 source = self._source = self._open_source()
@@ -209,7 +270,10 @@ class CameraReader:
         self._set_state("stalled" if reason.key == STALLED_KEY else "offline", reason)
 
     def _take(self, frame: Frame) -> None:
-        self.latest = frame
+        with self._changed:
+            if self._interrupted:
+                return
+            self.latest = frame
         self.frames += 1
         self._look_at(frame)
         if not self._taker.take(frame, self.state if self.state in ("frozen", "black") else None):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from moedge_runtime.camera import Frame
@@ -16,6 +17,7 @@ from moedge_runtime.daemon.commands import Command, Commands
 from moedge_runtime.daemon.job_queue import JobQueue, stopping
 from moedge_runtime.daemon.reader import CameraReader, newest
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
+from moedge_runtime.daemon.switches import Switches
 from moedge_runtime.errors import CameraError, MoedgeError, RequestError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
@@ -28,6 +30,7 @@ from moedge_runtime.mqtt.requests import (
     Request,
     SnapshotCommand,
     parse_request,
+    parse_switch,
     transaction_of,
 )
 from moedge_runtime.mqtt.topics import Topics
@@ -48,7 +51,8 @@ class RequestHandler:
     Args:
         topics: The device's topic tree.
         jobs: Where questions go.
-        cameras: Readers by name; disabled cameras are not among them.
+        cameras: Readers by name.
+        switches: What switches them off and on.
         publish: Publishes a message.
         answer: Makes the payload of a finished job.
         readers: What `health`, `info` and `config` return.
@@ -61,6 +65,7 @@ class RequestHandler:
         topics: Topics,
         jobs: JobQueue,
         cameras: Mapping[str, CameraReader],
+        switches: Switches,
         *,
         publish: Callable[[Message], None],
         answer: Callable[[Job, Result], AnswerPayload],
@@ -68,19 +73,23 @@ class RequestHandler:
         snapshot: Callable[[str, Frame], Snapshot],
         commands: Commands,
     ) -> None:
-        self._topics, self._jobs, self._cameras = topics, jobs, cameras
+        self._topics, self._jobs, self._cameras, self._switches = topics, jobs, cameras, switches
         self._publish, self._answer, self._readers = publish, answer, readers
         self._snapshot, self._commands = snapshot, commands
 
     def handle(self, message: Received) -> None:
         """Answer `message`, now or when the model has."""
-        verb = self._topics.verb(message.topic)
+        switch = self._topics.switch(message.topic)
+        verb = "set" if switch else self._topics.verb(message.topic)
         if verb is None:
             log.warning("Ignored a message on '%s', which is no request.", one_line(message.topic))
             return
         sender = _ReturnAddress(self._topics.response(verb), message.correlation, transaction_of(message.payload))
         try:
             sender = self._return_address(message, sender)
+            if switch:
+                self.switch(*switch, parse_switch(message.payload), partial(self._respond_outcome, sender))
+                return
             request = parse_request(verb, message.payload)
             if isinstance(request, AskCommand):
                 self._ask(request, sender)
@@ -121,15 +130,18 @@ class RequestHandler:
         self._respond(sender, data=value.model_dump(mode="json") if isinstance(value, Payload) else value)
 
     def _command(self, verb: str, request: Request, sender: _ReturnAddress) -> None:
-        def respond(outcome: Any | MoedgeError) -> None:
-            if isinstance(outcome, MoedgeError):
-                self._respond(sender, error=outcome)
-            else:
-                self._respond(sender, data=outcome)
-
         new = request if isinstance(request, ConfigCommand) else ConfigCommand()
         hot_set = not isinstance(request, BackupCommand) or request.hot_set
+        respond = partial(self._respond_outcome, sender)
         self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file, hot_set=hot_set))
+
+    def switch(self, camera: str, feature: str, on: bool, deliver: Callable[[Any | MoedgeError], None]) -> None:
+        """Switch a feature of a camera; `deliver` gets the outcome, on any thread.
+
+        Raises:
+            RequestError: There is no such camera or feature.
+        """
+        self._switches.request(camera, feature, on, deliver)
 
     def ask(self, command: AskCommand, deliver: Callable[[AnswerPayload | MoedgeError], None]) -> None:
         """Put the question of a request into the model's queue; `deliver` gets the answer, on any thread.
@@ -183,16 +195,23 @@ class RequestHandler:
         Raises:
             RequestError: There is none, or there are several.
         """
-        known = ", ".join(self._cameras) or "none"
-        if name is None and len(self._cameras) == 1:
-            return next(iter(self._cameras.values()))
+        running = {name: reader for name, reader in self._cameras.items() if reader.enabled}
+        known = ", ".join(running) or "none"
+        if name is None and len(running) == 1:
+            return next(iter(running.values()))
         if name is None:
             raise RequestError(f"Say which camera is meant; known are: {known}.", key="request.camera_missing")
-        if name not in self._cameras:
+        if name not in running:
             raise RequestError(
                 f"There is no camera '{name}' that runs; known are: {known}.", key="request.camera_unknown"
             )
-        return self._cameras[name]
+        return running[name]
+
+    def _respond_outcome(self, sender: _ReturnAddress, outcome: Any | MoedgeError) -> None:
+        if isinstance(outcome, MoedgeError):
+            self._respond(sender, error=outcome)
+        else:
+            self._respond(sender, data=outcome)
 
     def _respond(self, sender: _ReturnAddress, *, data: Any = None, error: MoedgeError | None = None) -> None:
         response = Response(

@@ -28,11 +28,11 @@ from moedge_runtime.daemon.backup import (
     MAX_FILES,
     PUSHED_PREFIX,
     SCHEMA_PREFIX,
-    SWITCHES,
     state_directory,
 )
 from moedge_runtime.daemon.config_file import DEVICE_FILE
 from moedge_runtime.daemon.config_lock import is_held
+from moedge_runtime.daemon.switches import FILE_NAME as SWITCHES
 from moedge_runtime.durable import sync_path
 from moedge_runtime.errors import ConfigError, MoedgeError, StorageError
 from moedge_runtime.strict_json import parse_json

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from moedge_runtime.bundle import Bundle
@@ -30,11 +31,13 @@ from moedge_runtime.daemon.reader import CameraReader
 from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.setup import OpenAnswerer, Setup
 from moedge_runtime.daemon.supervision import Supervision
-from moedge_runtime.daemon.watcher import Watcher
+from moedge_runtime.daemon.switches import Switches, on_off
+from moedge_runtime.daemon.watcher import Watch, Watcher
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.errors import MoedgeError, RequestError
 from moedge_runtime.mqtt.message import Message
 from moedge_runtime.mqtt.session import MAX_PACKET_BYTES
+from moedge_runtime.mqtt.topics import ENABLED
 
 FINISH_S = 2.0
 """A running answer may take so long after the request to stop; then it is cancelled."""
@@ -89,6 +92,7 @@ class Daemon:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._commands = Commands(self._wake.set)
+        self._switches = Switches.of_unit(self._wake.set)
         self._jobs = JobQueue()
         self._reload: reload.Reload | None = None
         self._carried: list[Message] = []
@@ -164,16 +168,17 @@ class Daemon:
     def _serve(self, setup: Setup, before: Config | None) -> int:
         """Run with one configuration, to the end or until `_reload` is set; the exit code."""
         config = self._config
+        self._switches.configure(config)
         self._jobs = JobQueue()
         bridge = Bridge(config, setup.bundle, setup.address, self._jobs)
-        cameras = {name: camera for name, camera in config.cameras.items() if camera.enabled}
-        watchers = {name: self._watcher(name, camera, bridge) for name, camera in cameras.items()}
-        readers = {name: self._reader(name, camera, watchers[name], bridge) for name, camera in cameras.items()}
+        watchers = {name: self._watcher(name, camera, bridge) for name, camera in config.cameras.items()}
+        readers = {name: self._reader(name, camera, watchers[name], bridge) for name, camera in config.cameras.items()}
         bridge.readers, bridge.watchers = readers, watchers
         handler = RequestHandler(
             bridge.topics,
             self._jobs,
             readers,
+            self._switches,
             publish=bridge.client.publish,
             answer=bridge.answer,
             readers={"health": bridge.health, "info": bridge.info, "config": config.public},
@@ -187,11 +192,12 @@ class Daemon:
         self._outlets.serve(Serving(config, bridge, self._jobs, handler, worker))
         for message in self._carried:
             bridge.client.publish(message)
-        bridge.start(before=before)
+        bridge.start(self._switches.states(), before=before)
         worker.start()
         for reader in readers.values():
             reader.start()
-        log.info("Device '%s' runs with %d cameras, by '%s'.", config.device, len(readers), config.source)
+        running = sum(reader.enabled for reader in readers.values())
+        log.info("Device '%s' runs with %d cameras, by '%s'.", config.device, running, config.source)
         self._supervision.ready(bridge.health)
         self._wait(bridge, readers, setup)
         if self._reload is not None or self.restart:
@@ -249,7 +255,9 @@ class Daemon:
         interval_s = self._config.health.interval
         next_health_s = time.monotonic() + interval_s
         while not self._stop.is_set():
-            if self._exit_when_done and all(reader.finished for reader in readers.values()) and self._jobs.idle:
+            self._switches.carry_out(partial(self._switch, bridge))
+            done = all(reader.finished or not reader.enabled for reader in readers.values())
+            if self._exit_when_done and done and self._jobs.idle:
                 log.info("Every camera has ended.")
                 return
             self._obey_commands(setup, bridge)
@@ -295,9 +303,9 @@ class Daemon:
 
     def _watcher(self, name: str, camera: CameraConfig, bridge: Bridge) -> Watcher:
         watches = [watch for watch in self._config.watches if watch.camera == name]
-        return Watcher(
+        watcher = Watcher(
             name,
-            [watch_of(camera, watch) for watch in watches],
+            self._watches(name),
             gate_of(camera, watches, self._config.time),
             self._jobs,
             bridge,
@@ -305,6 +313,24 @@ class Daemon:
             new_identifier=bridge.new_identifier,
             clock_synced=clock_synced,
         )
+        for (of, feature), on in self._switches.states().items():
+            if of == name and feature != ENABLED:
+                watcher.switch(feature, on)
+        return watcher
+
+    def _watches(self, camera: str) -> list[Watch]:
+        """The watches of a camera, with the zones that are on."""
+        config, off = self._config, self._switches.zones_off(camera)
+        return [watch_of(config.cameras[camera], watch, off) for watch in config.watches if watch.camera == camera]
+
+    def _switch(self, bridge: Bridge, camera: str, feature: str, on: bool) -> None:
+        log.info("%s/%s is switched %s.", camera, feature, on_off(on))
+        if feature == ENABLED:
+            bridge.readers[camera].enable(on)
+        else:
+            bridge.watchers[camera].switch(feature, on)
+            bridge.watchers[camera].look_at(self._watches(camera))
+        bridge.switched(camera, feature, on)
 
     def _reader(self, name: str, camera: CameraConfig, watcher: Watcher, bridge: Bridge) -> CameraReader:
         intervals_s = [watch.interval for watch in self._config.watches if watch.camera == name]
@@ -318,6 +344,7 @@ class Daemon:
             check=check_of(camera, preparation),
             on_state=bridge.camera_state,
             on_end=self._wake.set,
+            enabled=self._switches.is_on(name),
         )
 
 

@@ -1,12 +1,16 @@
-"""Which system the machine runs, for whoever keeps many: os-release, and the slot of a system image (docs/flash.md)."""
+"""The system that the machine runs, as os-release and a system image (docs/flash.md) say; and what systemd gives it."""
 
 from __future__ import annotations
 
+import os
 import platform
 from contextlib import suppress
 from pathlib import Path
 
 from moedge_runtime.mqtt.payloads import SystemInfo
+
+STATE_DIRECTORY = "STATE_DIRECTORY"
+"""Set by systemd for a unit with StateDirectory=."""
 
 _SLOT = "rauc.slot="
 
@@ -26,6 +30,12 @@ def system_info(root: Path = Path("/")) -> SystemInfo:
         image_version=release.get("IMAGE_VERSION"),
         slot=slots[0] if slots else None,
     )
+
+
+def state_directory() -> Path | None:
+    """Where this unit keeps what outlives it; None if systemd gives it no such directory."""
+    directory = os.environ.get(STATE_DIRECTORY, "").partition(":")[0]
+    return Path(directory) if directory else None
 
 
 def _board(root: Path) -> str | None:

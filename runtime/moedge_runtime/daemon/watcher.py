@@ -20,6 +20,7 @@ from moedge_runtime.frames.gate import Condition, FrameGate, Verdict, frame_reas
 from moedge_runtime.frames.ledger import FrameCounts, FrameLedger
 from moedge_runtime.frames.motion import Moving
 from moedge_runtime.frames.polygon import WHOLE, Box
+from moedge_runtime.mqtt.topics import MOTION, zone_feature
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ class Announcer(Protocol):
         """There will be no answer."""
         ...
 
-    def motion(self, camera: str, moving: Moving) -> None:
-        """Motion began, reached another zone, or is over."""
+    def motion(self, camera: str, moving: Moving | None) -> None:
+        """Motion began, reached another zone, or is over; None if it is not looked for any more."""
         ...
 
 
@@ -112,6 +113,23 @@ class Watcher:
         """What became of the frames so far."""
         return self._ledger.counts()
 
+    def switch(self, feature: str, on: bool) -> None:
+        """Let watches wait for motion, or ask by their interval alone (`motion`); let one of them ask, or not, which
+        leaves what it has asked before (`watch/<watch>`); look at a zone, or not (`zone/<zone>`, and `look_at` has to
+        follow). From any thread.
+        """
+        name = feature.partition("/")[2]
+        if feature == MOTION:
+            self._gate.look_for_motion(on)
+        elif zone_feature(name) == feature:
+            self._gate.enable_zone(name, on)
+        else:
+            self._gate.enable([watch.name for watch in self._watches].index(name), on)
+
+    def look_at(self, watches: Sequence[Watch]) -> None:
+        """Ask with the views and questions of `watches`, the same ones in the same order. From any thread."""
+        self._watches = [replace(new, alert=old.alert) for new, old in zip(watches, self._watches, strict=True)]
+
     def reopened(self) -> None:
         """See FrameTaker."""
         self._gate.reopened()
@@ -141,7 +159,7 @@ class Watcher:
 
     def _tell_motion(self) -> None:
         moving = self._gate.moving
-        if moving is not None and moving != self._moving:
+        if moving != self._moving:
             self._moving = moving
             self._announcer.motion(self._camera, moving)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from moedge_runtime.camera.frame import Frame
@@ -13,9 +14,10 @@ from moedge_runtime.frames.motion import Motion, MotionDetector, MotionSettings,
 from moedge_runtime.frames.polygon import Polygon
 from moedge_runtime.frames.timetable import Timetable
 
-SkipReason = Literal["no_watch", "black", "frozen", "outside_schedule", "cooldown", "no_motion", "interval"]
+SkipReason = Literal["no_watch", "disabled", "black", "frozen", "outside_schedule", "cooldown", "no_motion", "interval"]
 SKIP_REASONS: tuple[SkipReason, ...] = (
     "no_watch",
+    "disabled",
     "black",
     "frozen",
     "outside_schedule",
@@ -62,7 +64,7 @@ class Verdict:
 
 
 class FrameGate:
-    """The gate of one camera. `decide` and `reopened` belong to the camera's thread, `rest` may be called from any.
+    """The gate of one camera. `decide` and `reopened` belong to the camera's thread, the others may be called from any.
 
     Args:
         rules: One a watch.
@@ -80,10 +82,13 @@ class FrameGate:
         zones: Mapping[str, Polygon] | None = None,
     ) -> None:
         self._timetable = timetable or Timetable()
-        self._detector = None
-        self._motion = MotionState()
+        self._new_detector: Callable[[], MotionDetector] | None = None
         if motion is not None or any(rule.on_motion for rule in rules):
-            self._detector = MotionDetector(motion or MotionSettings(), zones or {})
+            self._new_detector = partial(MotionDetector, motion or MotionSettings(), zones or {})
+        self._looks_for_motion = True
+        self._zones_off: frozenset[str] = frozenset()
+        self._detector: MotionDetector | None = None
+        self._motion = MotionState()
         self._watches = [_WatchGate(rule) for rule in rules]
 
     def decide(self, frame: Frame, condition: Condition | None, clock_synced: bool | None) -> list[Verdict]:
@@ -94,19 +99,18 @@ class FrameGate:
             condition: What is wrong with the pictures as of this frame.
             clock_synced: Whether the wall clock that `frame` was stamped with is set.
         """
-        motion = self._detector.look(frame.image, frame.pts_s) if self._detector else None
-        if motion is not None:
-            self._motion.note(motion, frame.pts_s)
+        motion = self._look(frame)
         camera_open = self._timetable.is_open(frame.captured_at, clock_synced)
         return [
-            watch.decide(frame, motion, condition, camera_open=camera_open, clock_synced=clock_synced)
+            watch.decide(frame, motion, condition, self._zones_off, camera_open=camera_open, clock_synced=clock_synced)
             for watch in self._watches
         ]
 
     @property
     def moving(self) -> Moving | None:
         """Whether something moves as of the last frame; None while that is not known, or not looked for."""
-        return self._motion.now
+        now = self._motion.now
+        return None if now is None else replace(now, zones=now.zones - self._zones_off)
 
     def reopened(self) -> None:
         """The camera's time begins at 0 with the next frame. What rests goes on resting for what is left."""
@@ -116,9 +120,34 @@ class FrameGate:
         for watch in self._watches:
             watch.reopened()
 
+    def look_for_motion(self, on: bool) -> None:
+        """Look for motion, as from the start, or do not: watches that wait for it then ask by their interval."""
+        self._looks_for_motion = on
+
+    def enable(self, watch: int, on: bool) -> None:
+        """Let `watch` ask, or not."""
+        self._watches[watch].enabled = on
+
+    def enable_zone(self, zone: str, on: bool) -> None:
+        """Look for motion in a zone, or not; watches of nothing but zones that are off ask nothing."""
+        self._zones_off = self._zones_off - {zone} if on else self._zones_off | {zone}
+
     def rest(self, watch: int, since_pts_s: float) -> None:
         """The alert of `watch` was raised by the frame at `since_pts_s`: it asks nothing during its cooldown."""
         self._watches[watch].rest(since_pts_s)
+
+    def _look(self, frame: Frame) -> Motion | None:
+        if self._new_detector is None:
+            return None
+        if not self._looks_for_motion:
+            self._detector, self._motion = None, MotionState()
+            return None
+        if self._detector is None:
+            self._detector = self._new_detector()
+        motion = self._detector.look(frame.image, frame.pts_s)
+        motion = replace(motion, zones=motion.zones - self._zones_off)
+        self._motion.note(motion, frame.pts_s)
+        return motion
 
 
 def frame_reason(verdicts: Sequence[Verdict]) -> SkipReason | None:
@@ -131,6 +160,7 @@ def frame_reason(verdicts: Sequence[Verdict]) -> SkipReason | None:
 class _WatchGate:
     def __init__(self, rule: WatchRule) -> None:
         self._rule = rule
+        self.enabled = True
         self._timer: Interval | Gap = Interval(rule.interval_s)
         if rule.on_motion:
             self._timer = Gap(rule.interval_s)
@@ -145,14 +175,21 @@ class _WatchGate:
         frame: Frame,
         motion: Motion | None,
         condition: Condition | None,
+        zones_off: frozenset[str],
         *,
         camera_open: bool,
         clock_synced: bool | None,
     ) -> Verdict:
         rule, now_s = self._rule, frame.pts_s
         self._now_s = now_s
-        if condition is not None:
-            return Verdict(reason=condition)
+        looks_at = tuple(zone for zone in rule.zones if zone not in zones_off)
+        enabled = self.enabled and (bool(looks_at) or not rule.zones)
+        if self._moved:
+            self._moved = self._moved.intersection(looks_at) or None
+        if not enabled:
+            self._moved = None
+        if not enabled or condition is not None:
+            return Verdict(reason=condition if enabled else "disabled")
         if not camera_open or not rule.timetable.is_open(frame.captured_at, clock_synced):
             self._moved = None
             return Verdict(reason="outside_schedule")
@@ -167,7 +204,7 @@ class _WatchGate:
                 return Verdict(reason="no_motion")
         if not self._timer.due(now_s):
             return Verdict(reason="interval")
-        zones = rule.zones if self._moved is None else tuple(name for name in rule.zones if name in self._moved)
+        zones = looks_at if self._moved is None else tuple(name for name in looks_at if name in self._moved)
         self._moved, self._asked_s = None, now_s
         return Verdict(trigger=trigger, zones=zones)
 

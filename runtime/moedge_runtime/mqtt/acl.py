@@ -16,7 +16,7 @@ class Access:
     Attributes:
         base: Base topic of all devices.
         devices: Their names, which are their user names too.
-        operators: Users that read everything and may send every request.
+        operators: Users that read everything, may send every request and switch everything.
         viewers: Users that read everything.
         inboxes: Topics below which devices may send responses, for requests with a response topic elsewhere.
         home_assistant: Its user; None for none.
@@ -82,9 +82,11 @@ def _of_device(access: Access, device: str) -> list[str]:
         topics.motion("+"),
         topics.snapshot("+"),
         topics.watch("+", "+"),
+        *topics.feature_states,
         *(f"{inbox}/#" for inbox in access.inboxes),
     ]
-    rules = [f"read {topics.requests}", *(f"write {topic}" for topic in written)]
+    read = [topics.requests, *topics.feature_sets]
+    rules = [*(f"read {topic}" for topic in read), *(f"write {topic}" for topic in written)]
     if access.home_assistant:
         rules += [f"write {discovery_topic(access.prefix, device)}", f"read {birth_topic(access.prefix)}"]
     return rules
@@ -97,10 +99,11 @@ def _of_viewer(access: Access) -> list[str]:
 def _of_operator(access: Access) -> list[str]:
     anywhere = Topics(access.base, "+")
     inboxes = [f"read {inbox}/#" for inbox in access.inboxes]
-    return [f"write {anywhere.requests}", f"write {anywhere.latest_version}", *inboxes]
+    written = [anywhere.requests, anywhere.latest_version, *anywhere.feature_sets]
+    return [*(f"write {topic}" for topic in written), *inboxes]
 
 
 def _of_home_assistant(access: Access) -> list[str]:
     anywhere = Topics(access.base, "+")
-    requests = [f"write {anywhere.request(verb)}" for verb in ("ask", "snapshot", "restart")]
-    return [f"read {access.base}/#", *requests, f"readwrite {access.prefix}/#"]
+    written = [*(anywhere.request(verb) for verb in ("ask", "snapshot", "restart")), *anywhere.feature_sets]
+    return [f"read {access.base}/#", *(f"write {topic}" for topic in written), f"readwrite {access.prefix}/#"]

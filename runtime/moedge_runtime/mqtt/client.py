@@ -95,9 +95,10 @@ class MqttClient:
         presence: The status messages; all three retained, on one topic.
         requests: Topic filter to subscribe to. The broker is asked not to replay retained requests.
         on_request: Called on the network's thread with each message; must not block.
+        sets: Further filters of messages for `on_request`; a broker that refuses them is not left.
         on_delivered: Called when a message was acknowledged, so that `backlog` has become shorter; must not block.
         on_connected: Called on every connect before anything but `presence.online` is published; may publish.
-        also: Further topics to subscribe to, stored or not; a broker that refuses them is not left.
+        also: Further topics to subscribe to, stored or not; likewise.
         on_also: Called with messages of these topics; must not block.
         spool: Closed by `close`.
         backoff: Delays between attempts.
@@ -115,6 +116,7 @@ class MqttClient:
         presence: Presence,
         requests: str,
         on_request: Callable[[Received], None],
+        sets: Sequence[str] = (),
         on_delivered: Callable[[], None] = lambda: None,
         on_connected: Callable[[], None] = lambda: None,
         also: Sequence[str] = (),
@@ -125,7 +127,7 @@ class MqttClient:
     ) -> None:
         self._connection, self._presence, self._requests = connection, presence, requests
         self._on_request, self._on_delivered, self._on_connected = on_request, on_delivered, on_connected
-        self._also, self._on_also = also, on_also
+        self._sets, self._also, self._on_also = sets, also, on_also
         self._backoff = backoff or Backoff()
         self._tls, self._tls_check_s = TlsFiles(connection), tls_check_s
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -272,7 +274,7 @@ class MqttClient:
         self.largest_packet_bytes = session.maximum_packet_bytes
         try:
             session.subscribe(self._requests, retained=False)
-            self._subscribe_also(session)
+            self._subscribe_optional(session)
             with self._changed:
                 self._events = events
                 self._outbox.restart()
@@ -293,8 +295,8 @@ class MqttClient:
         finally:
             session.close()
 
-    def _subscribe_also(self, session: Session) -> None:
-        for topic in self._also:
+    def _subscribe_optional(self, session: Session) -> None:
+        for topic in (*self._sets, *self._also):
             try:
                 session.subscribe(topic, retained=False)
             except BrokerError as error:

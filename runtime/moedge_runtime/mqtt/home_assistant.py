@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from moedge_runtime.mqtt.payloads import AnswerPayload, HomeAssistantDevice, WatchState
-from moedge_runtime.mqtt.topics import Topics
+from moedge_runtime.mqtt.topics import ENABLED, MOTION, Topics, watch_feature, zone_feature
 
 MAX_STATE_CHARACTERS = 255
 """homeassistant/const.py, MAX_LENGTH_STATE_STATE: a longer state is refused as a whole."""
@@ -23,6 +23,8 @@ _QOS = 1
 _DEVICE_AVAILABLE = "{{ 'online' if value_json.state == 'online' else 'offline' }}"
 _ON_OFF = "{{ 'ON' if value_json.state == 'on' else 'OFF' if value_json.state == 'off' else 'None' }}"
 """Home Assistant takes `None` for a state that is not known."""
+_NUMBER = "{{ value_json.state if value_json.state | is_number else 'None' }}"
+"""A sensor with a unit refuses any other state, such as an error's."""
 _CAMERA_AVAILABLE = "{{ 'online' if value_json.state in ['online', 'frozen', 'black'] else 'offline' }}"
 
 
@@ -44,6 +46,8 @@ def announcement(
     cameras: Mapping[str, Sequence[str]],
     alerts: Collection[str] = (),
     motion: Collection[str] = (),
+    zones: Mapping[str, Collection[str]] | None = None,
+    units: Mapping[str, str] | None = None,
     before: HomeAssistantDevice | None = None,
 ) -> HomeAssistantDevice:
     """The entities of a device.
@@ -55,12 +59,15 @@ def announcement(
         cameras: Names of the watches by camera.
         alerts: Names of the watches with an alert.
         motion: Names of the cameras that say whether something moves.
+        zones: Names of the zones by camera.
+        units: By name of a watch, the unit of its states, which are numbers then.
         before: What was announced earlier: components that are gone are named once more without their options, which
             removes them. Publish this once, and then the announcement without it.
     """
     components = _device_components(topics)
     for camera, watches in cameras.items():
-        components |= _camera_components(topics, camera, watches, alerts, motion=camera in motion)
+        components |= _camera_components(topics, camera, watches, alerts, units or {}, motion=camera in motion)
+        components |= _switches(topics, camera, watches, (zones or {}).get(camera, ()), motion=camera in motion)
     for key, component in before.components.items() if before else ():
         components.setdefault(key, {"platform": component["platform"]})
     return HomeAssistantDevice(
@@ -194,7 +201,13 @@ _LOST = (
 
 
 def _camera_components(
-    topics: Topics, camera: str, watches: Sequence[str], alerts: Collection[str], *, motion: bool
+    topics: Topics,
+    camera: str,
+    watches: Sequence[str],
+    alerts: Collection[str],
+    units: Mapping[str, str],
+    *,
+    motion: bool,
 ) -> dict[str, dict[str, Any]]:
     with_camera = {
         "availability": [
@@ -261,16 +274,49 @@ def _camera_components(
                 **with_camera,
             )
     for watch in watches:
+        state: dict[str, str] = {"value_template": "{{ value_json.state }}"}
+        if watch in units:
+            state = {"value_template": _NUMBER, "unit_of_measurement": units[watch], "state_class": "measurement"}
         components[f"watch_{watch}"] = _component(
             topics,
             "sensor",
             f"watch_{watch}",
             watch,
             state_topic=topics.watch(camera, watch),
-            value_template="{{ value_json.state }}",
+            **state,
             json_attributes_topic=topics.watch(camera, watch),
             json_attributes_template="{{ value_json.answer | tojson }}",
             icon="mdi:eye",
             **with_camera,
         )
     return components
+
+
+def _switches(
+    topics: Topics, camera: str, watches: Sequence[str], zones: Collection[str], *, motion: bool
+) -> dict[str, dict[str, Any]]:
+    """Available as long as the device is: a camera that is off is to be switched on."""
+
+    def switch(key: str, name: str, feature: str, icon: str) -> dict[str, Any]:
+        return _component(
+            topics,
+            "switch",
+            key,
+            name,
+            command_topic=topics.feature_set(camera, feature),
+            state_topic=topics.feature_state(camera, feature),
+            icon=icon,
+            entity_category="config",
+        )
+
+    switches = {f"enabled_{camera}": switch(f"enabled_{camera}", f"{camera} enabled", ENABLED, "mdi:cctv")}
+    if motion:
+        key = f"detection_{camera}"
+        switches[key] = switch(key, f"{camera} motion detection", MOTION, "mdi:motion-sensor")
+    for watch in watches:
+        key = f"asking_{watch}"
+        switches[key] = switch(key, f"{watch} enabled", watch_feature(watch), "mdi:eye-check")
+    for zone in zones:
+        key = f"zone_{len(camera)}_{camera}_{zone}"  # with the length no two of a camera and a zone are the same
+        switches[key] = switch(key, f"{camera} zone {zone}", zone_feature(zone), "mdi:vector-polygon")
+    return switches

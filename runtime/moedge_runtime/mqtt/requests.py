@@ -118,6 +118,20 @@ def parse_request(verb: str, payload: bytes) -> Request:
         raise RequestError(f"The request '{verb}' is not valid: {problems}.", key="request.invalid") from error
 
 
+def parse_switch(payload: bytes) -> bool:
+    """Whether `payload`, of a topic that ends with /set, is ON; or OFF.
+
+    Raises:
+        RequestError: It is neither; the key is request.invalid.
+    """
+    if payload not in (b"ON", b"OFF"):
+        raise RequestError(
+            f"The payload is {payload[:20]!r}, and a switch takes ON or OFF, as text and in capitals.",
+            key="request.invalid",
+        )
+    return payload == b"ON"
+
+
 def transaction_of(payload: bytes) -> str | int | None:
     """The transaction of a payload that may be wrong otherwise; None if it has none that can be given back."""
     try:

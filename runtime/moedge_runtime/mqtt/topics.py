@@ -13,6 +13,10 @@ MAX_TOPIC_BYTES = 65535
 RESERVED_LEVELS = ("status", "info", "health", "log", "request", "response", "update")
 """Levels below the device that are not cameras."""
 
+ENABLED, MOTION = "enabled", "motion"
+"""Features of a camera that are switched on and off, as levels of topics; `watch_feature`, `zone_feature`: others."""
+
+_SET = re.compile(r"([^/]+)/((?:watch/|zone/)?[^/]+)/set")
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
@@ -76,6 +80,30 @@ class Topics:
         """Retained: the newest answer of a watch with a short state, for Home Assistant."""
         return f"{self.root}/{camera}/watch/{watch}"
 
+    def feature_set(self, camera: str, feature: str) -> str:
+        """Where a feature of a camera is switched ON or OFF; never retained."""
+        return f"{self.root}/{camera}/{feature}/set"
+
+    def feature_state(self, camera: str, feature: str) -> str:
+        """Retained: whether a feature of a camera is ON or OFF."""
+        return f"{self.root}/{camera}/{feature}/state"
+
+    @property
+    def feature_states(self) -> tuple[str, ...]:
+        """Filters that the states of all features match."""
+        return tuple(self.feature_state("+", feature) for feature in _ANY_FEATURE)
+
+    @property
+    def feature_sets(self) -> tuple[str, ...]:
+        """Filters that everything that switches a feature matches."""
+        return tuple(self.feature_set("+", feature) for feature in _ANY_FEATURE)
+
+    def switch(self, topic: str) -> tuple[str, str] | None:
+        """Camera and feature of a topic that switches one, known or not; None for any other topic."""
+        prefix = f"{self.root}/"
+        match = _SET.fullmatch(topic.removeprefix(prefix)) if topic.startswith(prefix) else None
+        return (match[1], match[2]) if match else None
+
     def snapshot(self, camera: str) -> str:
         """Retained: the newest published picture of a camera, JPEG."""
         return f"{self.root}/{camera}/snapshot"
@@ -108,6 +136,19 @@ class Topics:
         """Whether a request may send its response there: anywhere but to this device's own statements."""
         own = topic == self.root or topic.startswith(f"{self.root}/")
         return _fault(topic) is None and (not own or topic.startswith(f"{self.root}/response/"))
+
+
+def watch_feature(watch: str) -> str:
+    """The feature of a camera that is a watch of it."""
+    return f"watch/{watch}"
+
+
+def zone_feature(zone: str) -> str:
+    """The feature of a camera that is a zone of it."""
+    return f"zone/{zone}"
+
+
+_ANY_FEATURE = ("+", watch_feature("+"), zone_feature("+"))
 
 
 def answer_filter(base: str, device: str = "+", camera: str = "+") -> str:

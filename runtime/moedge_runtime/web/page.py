@@ -26,7 +26,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 
-_CAMERA_PATH = re.compile(r"/api/cameras/([A-Za-z0-9_-]{1,64})/(picture|masks|zones|masks/remove)")
+_CAMERA_PATH = re.compile(r"/api/cameras/([A-Za-z0-9_-]{1,64})/(picture|masks|zones|masks/remove|enabled)")
 _ASKED_PATH = re.compile(r"/api/asked/([A-Za-z0-9_-]{1,64})")
 
 
@@ -59,6 +59,10 @@ class PageHost(Protocol):
 
     def remove_mask(self, camera: str, body: Mapping[str, Any]) -> str:
         """Take the mask `polygon` of `body` out of the configuration and apply it; the identifier of the change."""
+        ...
+
+    def enable(self, camera: str, body: Mapping[str, Any]) -> str:
+        """Pause `camera`, or let it go on if `on` of `body` is true; returns the identifier of the change."""
         ...
 
 
@@ -106,6 +110,8 @@ class Page:
             camera, what = match.groups()
             if what == "picture":
                 methods = {"GET": lambda request: HttpResponse(self._host.picture(camera), "image/jpeg")}
+            elif what == "enabled":
+                methods = {"POST": lambda request: _accepted(self._host.enable(camera, request.json_object()))}
             elif what == "masks/remove":
                 methods = {"POST": lambda request: _accepted(self._host.remove_mask(camera, request.json_object()))}
             else:

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 from moedge_runtime.config import Config, load_config
+from moedge_runtime.config.frames import is_numeric
 from moedge_runtime.config.schema import config_schema
 from moedge_runtime.daemon.cameras import gate_of, preparation_of, watch_of
 from moedge_runtime.daemon.schedule import Priority
@@ -131,6 +132,15 @@ def test_a_watch_may_see_all_of_the_picture_and_zones_may_reach_over_the_crop(tm
             {"json_schema": SCHEMA, "state": "m"},
             "watches[0]: state is 'm', but the json_schema has no property 'm'",
         ),
+        ({}, {"unit": "m³"}, "watches[0]: unit is for numbers: the json_schema does not make it one. Give it the type"),
+        (
+            {},
+            {"unit": "m³", "json_schema": {**SCHEMA, "properties": {"n": {"type": "string"}}}, "state": "n"},
+            "watches[0]: unit is for numbers: state is 'n', and the json_schema does not make it one. Give it the type",
+        ),
+        ({}, {"unit": "m³", "json_schema": SCHEMA}, "watches[0]: unit is for numbers: the json_schema does not"),
+        ({}, {"unit": ""}, "watches[0].unit: got ''; "),
+        ({}, {"enabled": "perhaps"}, "watches[0].enabled: got 'perhaps'; "),
         ({}, {"alert": {"field": "n", "above": 1}}, "watches[0]: an alert needs a json_schema that has its field"),
         (
             {},
@@ -176,3 +186,55 @@ def test_the_example_of_four_cameras_is_valid(tmp_path: Path) -> None:
     config = load_config(example, environment | addresses)
     assert [camera.source.partition(":")[0] for camera in config.cameras.values()] == ["rtsp", "http", "file", "exec"]
     assert {watch.camera for watch in config.watches} == set(config.cameras)
+
+
+METER = r"^[0-9]{1,9}(\.[0-9]{1,4})?$"
+
+
+@pytest.mark.parametrize(
+    ("schema", "numeric"),
+    [
+        ({"type": "number"}, True),
+        ({"type": "integer", "minimum": 0}, True),
+        ({"type": ["number", "null"]}, True),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, True),
+        ({"enum": [1, 2.5, None]}, True),
+        ({"const": 4}, True),
+        ({"type": "string", "pattern": METER}, True),
+        ({"anyOf": [{"type": "string", "pattern": METER}, {"type": "null"}]}, True),
+        ({"type": "string", "pattern": r"^-?\d+$"}, True),
+        ({"type": "string", "pattern": "[0-9]+"}, False),
+        ({"type": "string", "pattern": "^[0-9]+ m3$"}, False),
+        ({"type": "string"}, False),
+        ({"type": "boolean"}, False),
+        ({"type": ["number", "string"]}, False),
+        ({"enum": [1, "many"]}, False),
+        ({"enum": [True, False]}, False),
+        ({"const": None}, False),
+        ({"type": "null"}, False),
+        ({"$ref": "#/$defs/n"}, False),
+        ({}, False),
+    ],
+)
+def test_what_a_json_schema_makes_a_number(schema: dict[str, Any], numeric: bool) -> None:
+    assert is_numeric(None, schema) is numeric
+    inside = {"type": "object", "properties": {"n": {"type": "object", "properties": {"m": schema}}}}
+    assert is_numeric("n.m", inside) is numeric
+    assert not is_numeric("n.other", inside)
+    assert not is_numeric("other", inside)
+
+
+def test_a_pack_takes_a_unit(tmp_path: Path) -> None:
+    watch = {"name": "water", "camera": "c", "pack": "meter_reading", "unit": "m³"}
+    text = yaml.safe_dump(
+        {
+            "version": 1,
+            "device": "d",
+            "model": {"bundle": "b"},
+            "mqtt": {"url": "mqtt://h"},
+            "cameras": {"c": {"source": "rtsp://h/s"}},
+            "watches": [watch],
+        }
+    )
+    (tmp_path / "moedge.yaml").write_text(text)
+    assert load_config(tmp_path / "moedge.yaml").watches[0].unit == "m³"

@@ -211,6 +211,21 @@ def test_a_mask_is_removed_after_a_warning(place: Path, bundle: Path, broker: Br
         browser.wait(lambda: browser.brightest_masked() > 40, "what was under the mask")
 
 
+def test_a_camera_is_paused_and_goes_on(place: Path, bundle: Path, broker: BrokerAddress, browser: Browser) -> None:
+    with shown(place, bundle, broker, browser):
+        assert browser.text("#pause") == "Pause panel"
+        browser.at("#pause").click()
+        browser.wait(lambda: "panel: disabled" in browser.text("#cameras"), "its state")
+        assert browser.text("#pause") == "Let panel go on"
+        assert browser.at("#frame.paused") and browser.at("#picture").get_attribute("src") is None
+        browser.at("#pause").click()
+        browser.wait(lambda: "panel: online" in browser.text("#cameras"), "its state")
+        browser.wait(
+            lambda: browser.driver.execute_script("return document.getElementById('picture').naturalWidth > 0"), "it"
+        )
+        assert browser.text("#pause") == "Pause panel"
+
+
 def test_a_zone_is_drawn_with_undo_and_named(
     place: Path, bundle: Path, broker: BrokerAddress, browser: Browser
 ) -> None:
@@ -243,6 +258,8 @@ def test_without_leave_a_polygon_can_be_copied_only(
         assert browser.at("#copy").is_enabled()
         assert not browser.at("#apply").is_enabled()
         assert "allow_changes" in str(browser.at("#apply").get_attribute("title"))
+        assert not browser.at("#pause").is_enabled()
+        assert "allow_changes" in str(browser.at("#pause").get_attribute("title"))
         assert not browser.at("#masks button").is_enabled()
         assert "allow_changes" in str(browser.at("#masks button").get_attribute("title"))
 

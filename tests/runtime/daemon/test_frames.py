@@ -111,6 +111,8 @@ def test_nothing_under_a_mask_reaches_the_model_a_request_or_any_message(
         if kind == "snapshot":
             pictures[name].add(Image.open(io.BytesIO(message.payload)).tobytes())
             continue
+        if kind.endswith("/state"):
+            continue
         payload = json.loads(message.payload)
         payload = payload["data"] if message.topic == "t/d/response/ask" else payload
         if kind in ("answer", "event", "ask") and payload.get("text"):
@@ -168,6 +170,40 @@ def test_crop_and_zones_are_what_the_model_gets(tmp_path: Path, bundle: Path, br
     sizes = {name: item["text"].partition(" ")[0] for name, item in answers.items()}
     assert sizes == {"all": "48x48", "corner": "16x24", "both": "32x48", "wide": "48x48"}
     assert answers["both"]["zones"] == ["corner", "top"]
+
+
+def test_a_zone_that_is_switched_off_is_out_of_picture_question_and_event(
+    tmp_path: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    write_video(tmp_path / "panel.mp4", frames=20)
+    zones = {"corner": [[0.5, 0.5], [0.75, 0.5], [0.75, 1]], "top": [[0, 0], [0.5, 0], [0.5, 0.25]]}
+    cameras = {"panel": {"source": "file:panel.mp4", "loop": True, "realtime": True, "zones": zones}}
+    keys = {"camera": "panel", "question": "What is in {zones}?", "interval": "every_frame"}
+    watches = [{"name": "both", "zones": ["corner", "top"], **keys}, {"name": "one", "zones": ["top"], **keys}]
+
+    def answered(watch: str, size: str) -> dict[str, Any]:
+        def found(_: object) -> Any:
+            answers = map(json.loads, listener.on("t/d/panel/answer"))
+            return next((one for one in answers if one["watch"] == watch and one["text"].startswith(size)), None)
+
+        answer: dict[str, Any] = listener.wait(found, f"{watch} with {size}")
+        return answer
+
+    with (
+        Listener(broker, "t/#") as listener,
+        running(tmp_path, bundle, broker, Digester(), cameras=cameras, watches=watches),
+    ):
+        assert answered("both", "48x48")["zones"] == ["corner", "top"]
+        answered("one", "32x12")
+        listener.publish("t/d/panel/zone/top/set", b"OFF")
+        listener.message("t/d/panel/zone/top/state", "OFF")
+        answer = answered("both", "16x24")
+        assert (answer["zones"], answer["question"]) == (["corner"], "What is in corner?")
+        listener.clear()
+        answered("both", "16x24")
+        assert not [one for one in map(json.loads, listener.on("t/d/panel/answer")) if one["watch"] == "one"]
+        listener.publish("t/d/panel/zone/top/set", b"ON")
+        answered("one", "32x12")
 
 
 def test_every_frame_of_four_cameras_is_counted_once_and_every_event_ends_once(

@@ -25,6 +25,7 @@ from PIL import Image
 from runtime.daemon import fakes
 from runtime.daemon.fakes import FakeAnswerer, config_for
 from runtime.daemon.pages import MASK, TOKEN, Site, site, wait_until
+from runtime.mqtt.listener import Listener
 from runtime.web.raw import send
 
 ROOT = Path(__file__).parents[3]
@@ -248,6 +249,30 @@ def test_a_mask_that_is_drawn_is_in_the_file_and_on_the_pixels(
         assert answer.json()["error"]["key"] == "config.changed_on_disk"
 
 
+def test_a_camera_that_is_paused_shows_nothing_and_the_file_stays(
+    place: Path, bundle: Path, broker: BrokerAddress
+) -> None:
+    with Listener(broker, "t/#") as listener, site(place, bundle, broker.port) as running:
+        running.log_in()
+        before = running.path.read_text()
+        assert running.get("/api/cameras/panel/picture").status == 200
+        paused = running.post("/api/cameras/panel/enabled", {"on": False})
+        assert running.ended(paused.json()["id"]) == {"state": "done", "data": {"state": "OFF"}}
+        assert running.get("/api/cameras/panel/picture").json()["error"]["key"] == "request.camera_unknown"
+        status = running.get("/api/status").json()
+        assert status["cameras"]["panel"]["enabled"] is False
+        listener.message("t/d/panel/enabled/state", "OFF")
+        listener.message("t/d/panel/status", "disabled")
+        resumed = running.post("/api/cameras/panel/enabled", {"on": True})
+        assert running.ended(resumed.json()["id"])["data"] == {"state": "ON"}
+        wait_until(lambda: running.get("/api/cameras/panel/picture").status == 200)
+        assert running.path.read_text() == before
+        for body in ({}, {"on": "no"}, {"on": 0}):
+            assert running.post("/api/cameras/panel/enabled", body).json()["error"]["key"] == "request.invalid"
+        unknown = running.post("/api/cameras/other/enabled", {"on": False})
+        assert unknown.json()["error"]["key"] == "request.camera_unknown"
+
+
 def test_nothing_is_changed_unless_that_is_allowed(place: Path, bundle: Path, broker: BrokerAddress) -> None:
     with site(place, bundle, broker.port, allow=False) as running:
         running.log_in()
@@ -255,6 +280,8 @@ def test_nothing_is_changed_unless_that_is_allowed(place: Path, bundle: Path, br
         answer = running.post("/api/cameras/panel/masks", {"polygon": MASK})
         assert (answer.status, answer.json()["error"]["key"]) == (400, "request.config_not_allowed")
         assert running.path.read_text() == before
+        answer = running.post("/api/cameras/panel/enabled", {"on": False})
+        assert answer.json()["error"]["key"] == "request.config_not_allowed"
 
 
 def test_a_reload_keeps_sessions_and_moves_what_has_another_address(

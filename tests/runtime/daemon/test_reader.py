@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +34,14 @@ class Diary:
             self.states.append((state, reason))
             self._changed.notify_all()
 
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, DEADLINE_S), self.states
+
     def wait(self, state: str, after: int = 0) -> CameraError | None:
         """Wait for `state` among the entries from `after` on; its reason."""
         with self._changed:
@@ -58,7 +67,7 @@ class Nobody:
 
 @contextmanager
 def reading(
-    source: str, *, gives_up: bool = False, backoff: Backoff | None = None, **keys: Any
+    source: str, *, gives_up: bool = False, backoff: Backoff | None = None, on: bool = True, **keys: Any
 ) -> Iterator[tuple[CameraReader, Diary]]:
     """A reader without watches that runs until the block ends."""
     diary = Diary()
@@ -71,9 +80,10 @@ def reading(
         Nobody(),
         policy=policy_of(camera, gives_up=gives_up),
         on_state=diary.note,
-        on_end=lambda: None,
+        on_end=diary.wake,
         check=check_of(camera, preparation),
         backoff=backoff or Backoff(0.01, 0.1),
+        enabled=on,
     )
     reader.start()
     try:
@@ -199,8 +209,7 @@ def test_a_program_that_ends_has_ended_if_the_daemon_is_to_end_with_it(tmp_path:
     with reading(f"exec:{sys.executable} -c pass", gives_up=True) as (reader, diary):
         reason = diary.wait("offline")
         assert str(reason) == "Camera 'gate' has come to its end."
-        reader.join(DEADLINE_S)
-        assert reader.finished
+        diary.until(lambda: reader.finished)
         assert not reader.failed
 
 
@@ -216,3 +225,60 @@ def test_the_same_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None
             assert attempts.acquire(timeout=DEADLINE_S)
     assert [name for name, _ in diary.states] == ["offline"]
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+def test_a_camera_that_is_switched_off_is_closed_and_has_no_picture_until_it_is_switched_on() -> None:
+    numbers = itertools.count()
+
+    def answer(handler: Any) -> None:
+        handler.reply(200, jpeg(next(numbers) % 30), Content_Type="image/jpeg")
+
+    with HttpCamera(answer) as camera, reading(camera.url, fps=50) as (reader, diary):
+        diary.wait("online")
+        reader.enable(False)
+        assert reader.latest is None and reader.last_frame_age_s() is None
+        assert diary.wait("disabled") is None
+        assert reader.latest is None, "a frame that was under way is not taken"
+        seen = len(diary.states)
+        reader.enable(True)
+        reason = diary.wait("connecting", seen)
+        assert reason is not None and reason.key == "camera.starting"
+        diary.wait("online", seen)
+    assert [name for name, _ in diary.states] == ["online", "disabled", "connecting", "online"], "and no failure"
+
+
+def test_a_camera_that_begins_switched_off_is_not_opened() -> None:
+    with HttpCamera(lambda handler: handler.reply(500)) as camera, reading(camera.url, on=False) as (reader, diary):
+        assert reader.state == "disabled"
+        reader.enable(True)
+        diary.wait("offline")
+        assert diary.states[0][0] == "connecting", "nothing was tried before"
+        assert camera.requests
+
+
+def test_a_camera_that_waits_to_be_opened_again_can_be_switched_off() -> None:
+    delays = Backoff(1e6, 1e6)
+    with (
+        HttpCamera(lambda handler: handler.reply(500)) as camera,
+        reading(camera.url, backoff=delays) as (reader, diary),
+    ):
+        diary.wait("offline")
+        reader.enable(False)
+        diary.wait("disabled")
+        seen = len(diary.states)
+        reader.enable(True)
+        diary.wait("offline", seen)
+
+
+def test_a_recording_that_has_ended_plays_again_when_it_is_switched_off_and_on(tmp_path: Any) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg(5))
+    with reading(f"folder:{tmp_path}") as (reader, diary):
+        diary.until(lambda: reader.finished)
+        reader.enable(False)
+        assert diary.wait("disabled") is None
+        assert not reader.finished
+        frames, seen = reader.frames, len(diary.states)
+        reader.enable(True)
+        diary.wait("online", seen)
+        diary.until(lambda: reader.finished)
+        assert reader.frames == 2 * frames

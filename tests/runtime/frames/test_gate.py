@@ -132,3 +132,52 @@ def test_a_camera_says_whether_something_moves_even_if_no_watch_asks_for_that() 
     without = FrameGate([WatchRule(0.0)])
     said(without, frame(0), frame(1, 10))
     assert without.moving is None
+
+
+def test_a_watch_that_is_off_asks_nothing_and_leaves_the_others_alone() -> None:
+    gate = FrameGate([WatchRule(0.0), WatchRule(0.0)])
+    gate.enable(0, False)
+    assert said(gate, frame(0), frame(1)) == ["disabled", "disabled"]
+    assert said(gate, frame(2), condition="black") == ["disabled"]
+    assert gate.decide(frame(3), None, True)[1].trigger == "interval"
+    gate.enable(0, True)
+    assert said(gate, frame(4)) == ["interval"]
+
+
+def test_while_motion_is_off_watches_ask_by_their_interval_and_nothing_is_said_to_move() -> None:
+    gate = FrameGate([WatchRule(2.0, on_motion=True, zones=("left",))], zones=ZONES)
+    assert said(gate, frame(0), frame(1), frame(3)) == ["motion", "no_motion", "no_motion"]
+    assert gate.moving == Moving(False)
+    gate.look_for_motion(False)
+    assert said(gate, frame(4), frame(5), frame(6)) == ["interval", "interval", "interval"]
+    assert gate.decide(frame(8), None, True) == [Verdict("interval", ("left",))]
+    assert gate.moving is None
+    gate.look_for_motion(True)
+    assert said(gate, frame(10), frame(12), frame(13, 10)) == ["motion", "no_motion", "motion"], "as from the start"
+    assert gate.moving == Moving(True, frozenset({"left"}))
+
+
+def test_in_a_zone_that_is_off_nothing_moves_and_who_looks_nowhere_else_asks_nothing() -> None:
+    rules = [WatchRule(0.0, on_motion=True, zones=zones) for zones in (("left",), ("left", "right"), ())]
+    gate = FrameGate(rules, zones=ZONES)
+    gate.decide(frame(0), None, True)
+    gate.decide(frame(1), None, True)
+    assert [verdict.zones for verdict in gate.decide(frame(2, 10), None, True)] == [("left",), ("left",), ()]
+    assert gate.moving == Moving(True, frozenset({"left"}))
+    gate.enable_zone("left", False)
+    assert gate.moving == Moving(True)
+    assert gate.decide(frame(3, 30), None, True) == [
+        Verdict(reason="disabled"),
+        Verdict(reason="no_motion"),
+        Verdict("motion", ()),
+    ]
+    assert gate.decide(frame(4, 120), None, True)[1] == Verdict("motion", ("right",))
+    gate.enable_zone("left", True)
+    assert gate.decide(frame(5, 10), None, True)[0] == Verdict("motion", ("left",))
+
+
+def test_motion_that_a_watch_remembers_goes_with_its_zone() -> None:
+    gate = FrameGate([WatchRule(5.0, on_motion=True, zones=("left", "right"))], zones=ZONES)
+    assert said(gate, frame(0), frame(1, 120), frame(2)) == ["motion", "interval", "interval"]
+    gate.enable_zone("right", False)
+    assert said(gate, frame(6)) == ["no_motion"]

@@ -1,5 +1,5 @@
 """Home Assistant's rules for MQTT discovery, from its documentation: integrations mqtt, sensor.mqtt,
-binary_sensor.mqtt, image.mqtt, button.mqtt and update.mqtt.
+binary_sensor.mqtt, image.mqtt, button.mqtt, switch.mqtt and update.mqtt.
 
 Stricter than its own code: an option that it would silently ignore is an error.
 """
@@ -25,6 +25,10 @@ OPTIONS = {
     "binary_sensor": {"state_topic", "value_template", "payload_on", "payload_off", "expire_after", "off_delay"},
     "image": {"image_topic", "content_type", "image_encoding", "url_topic", "url_template"},
     "button": {"command_topic", "command_template", "payload_press", "retain"},
+    "switch": {
+        "command_topic", "command_template", "state_topic", "value_template", "payload_on", "payload_off", "state_on",
+        "state_off", "optimistic", "retain",
+    },
     "update": {
         "state_topic", "value_template", "latest_version_topic", "latest_version_template", "title", "release_url",
         "release_summary", "command_topic", "payload_install", "retain",
@@ -35,6 +39,7 @@ NEEDED = {
     "binary_sensor": {"state_topic"},
     "image": {"image_topic"},
     "button": {"command_topic"},
+    "switch": {"command_topic"},
     "update": {"state_topic"},
 }
 DEVICE_CLASSES = {
@@ -47,6 +52,7 @@ DEVICE_CLASSES = {
     "binary_sensor": {"problem": {None}, "connectivity": {None}, "motion": {None}},
     "image": {},
     "button": {"restart": {None}, "update": {None}, "identify": {None}},
+    "switch": {"switch": {None}, "outlet": {None}},
     "update": {"firmware": {None}},
 }
 DEVICE_KEYS = {

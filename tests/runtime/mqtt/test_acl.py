@@ -43,6 +43,9 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "\n"
         "user panel-01\n"
         "topic read moedge/panel-01/request/+\n"
+        "topic read moedge/panel-01/+/+/set\n"
+        "topic read moedge/panel-01/+/watch/+/set\n"
+        "topic read moedge/panel-01/+/zone/+/set\n"
         "topic write moedge/panel-01/status\n"
         "topic write moedge/panel-01/info\n"
         "topic write moedge/panel-01/health\n"
@@ -56,6 +59,9 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "topic write moedge/panel-01/+/motion\n"
         "topic write moedge/panel-01/+/snapshot\n"
         "topic write moedge/panel-01/+/watch/+\n"
+        "topic write moedge/panel-01/+/+/state\n"
+        "topic write moedge/panel-01/+/watch/+/state\n"
+        "topic write moedge/panel-01/+/zone/+/state\n"
     )
 
 
@@ -117,6 +123,9 @@ def test_mosquitto_takes_everything_that_a_device_says_and_nothing_of_another(
         PANEL.motion("c"),
         PANEL.snapshot("c"),
         PANEL.watch("c", "w"),
+        PANEL.feature_state("c", "enabled"),
+        PANEL.feature_state("c", "watch/w"),
+        PANEL.feature_state("c", "zone/z"),
         PANEL.response("ask"),
         "inbox/alice",
         discovery_topic("homeassistant", "panel-01"),
@@ -126,6 +135,9 @@ def test_mosquitto_takes_everything_that_a_device_says_and_nothing_of_another(
         "moedge/gate-02/c/answer",
         PANEL.request("ask"),
         PANEL.latest_version,
+        PANEL.feature_set("c", "enabled"),
+        PANEL.feature_set("c", "watch/w"),
+        "moedge/gate-02/c/enabled/state",
         "moedge/gate-02/request/restart",
         discovery_topic("homeassistant", "gate-02"),
         "homeassistant/status",
@@ -165,6 +177,23 @@ def test_who_may_send_which_request(guarded: BrokerAddress, sender: str, verb: s
         alice.publish(f"moedge/{reader}/request/end", b"end")
         listener.message(f"moedge/{reader}/request/end")
         assert bool(listener.on(f"moedge/panel-01/request/{verb}")) is arrives
+
+
+@pytest.mark.parametrize("feature", ["enabled", "watch/w", "zone/z"])
+@pytest.mark.parametrize(("sender", "arrives"), [("alice", True), ("ha", True), ("wall", False), ("gate-02", False)])
+def test_who_may_switch(guarded: BrokerAddress, sender: str, arrives: bool, feature: str) -> None:
+    topic = PANEL.feature_set("c", feature)
+    with (
+        Listener(guarded, *PANEL.feature_sets, username="panel-01", password=PASSWORD) as device,
+        Listener(guarded, *Topics("moedge", "panel-01").feature_sets, username="gate-02", password=PASSWORD) as other,
+        Listener(guarded, "unused", username=sender, password=PASSWORD) as user,
+        Listener(guarded, "unused", username="alice", password=PASSWORD) as alice,
+    ):
+        user.publish(topic, b"OFF")
+        alice.publish(PANEL.feature_set("c", "end"), b"")
+        device.message(PANEL.feature_set("c", "end"))
+        assert bool(device.on(topic)) is arrives
+        assert other.messages == []
 
 
 def test_a_device_does_not_read_what_others_say(guarded: BrokerAddress) -> None:

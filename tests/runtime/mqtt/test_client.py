@@ -1,3 +1,4 @@
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from moedge_runtime.mqtt.message import Message, Received
 from moedge_runtime.mqtt.spool import Spool
 from runtime.mqtt.brokers import Mosquitto
 from runtime.mqtt.listener import DEADLINE_S, Listener
+from runtime.mqtt.test_session import HalfBroker
 
 PRESENCE = Presence(*(Message("d/status", state, retain=True) for state in (b"online", b"stopped", b"offline")))
 
@@ -415,3 +417,40 @@ def test_without_mqtt_5_a_message_that_the_broker_cuts_off_is_given_up_after_a_w
     assert client.counters.refused == 1
     assert any("are probably too large for it and are not sent again." in record.message for record in caplog.records)
     broker.stop()
+
+
+def test_a_broker_that_refuses_switches_is_not_left(caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+
+    def serve() -> None:
+        connection = server.accept()[0]
+        with connection:
+            connection.recv(1000)
+            connection.sendall(HalfBroker.CONNACK)
+            for _ in range(3):
+                packet = connection.recv(1000)
+                reason = 1 if b"d/request/+" in packet else HalfBroker.NOT_AUTHORIZED
+                connection.sendall(bytes([0x90, 4, *packet[2:4], 0, reason]))  # MQTT 5.0, section 3.9
+            over.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = BrokerAddress("127.0.0.1", server.getsockname()[1])
+        client = MqttClient(
+            Connection(address, client_id="d"),
+            presence=PRESENCE,
+            requests="d/request/+",
+            on_request=lambda message: None,
+            sets=["d/+/+/set", "d/+/watch/+/set"],
+        )
+        client.start()
+        wait_connected(client)
+        client.close(0.0)
+        over.set()
+        thread.join()
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said == [
+        f"Broker {address} refused the subscription to '{topic}': Not authorized. Check the broker's access list."
+        for topic in ("d/+/+/set", "d/+/watch/+/set")
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,16 +42,34 @@ ON_TOPIC = {
 }
 
 
-def announced(cameras: dict[str, list[str]], before: HomeAssistantDevice | None = None) -> HomeAssistantDevice:
+def announced(
+    cameras: dict[str, list[str]], before: HomeAssistantDevice | None = None, units: dict[str, str] | None = None
+) -> HomeAssistantDevice:
     """Every watch has an alert, and every camera looks for motion."""
     alerts = [watch for watches in cameras.values() for watch in watches]
     return announcement(
-        TOPICS, version="1.0", model="m", cameras=cameras, alerts=alerts, motion=list(cameras), before=before
+        TOPICS,
+        version="1.0",
+        model="m",
+        cameras=cameras,
+        alerts=alerts,
+        motion=list(cameras),
+        units=units,
+        before=before,
     )
+
+
+def is_number(value: Any) -> bool:
+    """As in Home Assistant's helpers/template.py."""
+    try:
+        return math.isfinite(float(value))
+    except (ValueError, TypeError):
+        return False
 
 
 def rendered(template: str, payload: bytes) -> str:
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)
+    environment.filters["is_number"] = is_number
     return environment.from_string(template).render(value_json=json.loads(payload))
 
 
@@ -72,6 +91,8 @@ def test_the_announcement_keeps_the_rules(cameras: dict[str, list[str]]) -> None
         lambda payload: payload["components"]["watch_level"].update(value_template="{{ value_json."),
         lambda payload: payload["components"]["camera_panel"].pop("options"),
         lambda payload: payload["components"].update({"a b": payload["components"]["uptime"]}),
+        lambda payload: payload["components"]["enabled_panel"].pop("command_topic"),
+        lambda payload: payload["components"]["enabled_panel"].update(device_class="motion"),
         lambda payload: payload.update(surprise=1),
     ],
 )
@@ -186,14 +207,64 @@ def test_the_state_of_a_failed_answer_is_its_error() -> None:
     assert watch_state(FAILED.model_copy(update={"error": ErrorInfo(key="a.b", message="No.")})).state == "error: a.b"
 
 
+def test_zones_have_switches_whose_names_never_meet() -> None:
+    zones = {"a_b": ["c"], "a": ["b_c"]}
+    device = announcement(TOPICS, version="1.0", model="m", cameras={"a_b": [], "a": []}, zones=zones)
+    assert problems(TOPIC, json.loads(device.encode())) == []
+    topics = {key: one["command_topic"] for key, one in device.components.items() if key.startswith("zone_")}
+    assert topics == {
+        "zone_3_a_b_c": "moedge/panel-01/a_b/zone/c/set",
+        "zone_1_a_b_c": "moedge/panel-01/a/zone/b_c/set",
+    }
+
+
+def test_everything_that_can_be_switched_has_a_switch_that_is_there_while_the_camera_is_not() -> None:
+    components = announced({"panel": ["level"], "gate": []}).components
+    switches = {key: one for key, one in components.items() if one["platform"] == "switch"}
+    assert {key: (one["command_topic"], one["state_topic"]) for key, one in switches.items()} == {
+        "enabled_panel": ("moedge/panel-01/panel/enabled/set", "moedge/panel-01/panel/enabled/state"),
+        "detection_panel": ("moedge/panel-01/panel/motion/set", "moedge/panel-01/panel/motion/state"),
+        "asking_level": ("moedge/panel-01/panel/watch/level/set", "moedge/panel-01/panel/watch/level/state"),
+        "enabled_gate": ("moedge/panel-01/gate/enabled/set", "moedge/panel-01/gate/enabled/state"),
+        "detection_gate": ("moedge/panel-01/gate/motion/set", "moedge/panel-01/gate/motion/state"),
+    }
+    assert not [key for key, one in switches.items() if one.keys() & {"availability", "retain", "optimistic"}]
+    still = announcement(TOPICS, version="1.0", model="m", cameras={"panel": []}).components
+    assert [key for key, one in still.items() if one["platform"] == "switch"] == ["enabled_panel"], "without motion"
+
+
+@pytest.mark.parametrize(
+    ("update", "state"),
+    [
+        ({"data": {"reading": 42.5}}, "42.5"),
+        ({"data": {"reading": "01734.285"}}, "01734.285"),
+        ({"data": {"reading": None}}, "None"),
+        ({"data": None, "text": '{"reading": 4', "finish_reason": "length"}, "None"),
+        ({"data": None, "text": None, "error": ErrorInfo(key="a.b", message="No.")}, "None"),
+    ],
+)
+def test_a_watch_with_a_unit_has_numbers_only(update: dict[str, Any], state: str) -> None:
+    announcing = announced({"panel": ["level", "lamps"]}, units={"level": "m³"})
+    assert problems(TOPIC, json.loads(announcing.encode())) == []
+    sensor = announcing.components["watch_level"]
+    assert (sensor["unit_of_measurement"], sensor["state_class"]) == ("m³", "measurement")
+    answer = watch_state(ANSWER.model_copy(update=update), "reading")
+    assert rendered(sensor["value_template"], answer.encode()) == state
+    assert not announcing.components["watch_lamps"].keys() & {"unit_of_measurement", "state_class"}
+
+
 def test_what_is_gone_is_named_once_more_by_its_platform_alone() -> None:
     before = announced({"panel": ["level"], "gate": ["open"]})
     removal = announced({"panel": []}, before)
     assert problems(TOPIC, json.loads(removal.encode())) == []
     gone = {key: one for key, one in removal.components.items() if set(one) == {"platform"}}
     assert gone == {
+        "asking_level": {"platform": "switch"},
         "watch_level": {"platform": "sensor"},
         "alert_level": {"platform": "binary_sensor"},
+        "asking_open": {"platform": "switch"},
+        "enabled_gate": {"platform": "switch"},
+        "detection_gate": {"platform": "switch"},
         "watch_open": {"platform": "sensor"},
         "alert_open": {"platform": "binary_sensor"},
         "motion_gate": {"platform": "binary_sensor"},

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moedge_runtime.mqtt.message import Message
-from moedge_runtime.mqtt.topics import Topics, answer_filter, check_base_topic, check_topic
+from moedge_runtime.mqtt.topics import Topics, answer_filter, check_base_topic, check_topic, watch_feature
 
 TOPICS = Topics("site/moedge", "panel-01")
 
@@ -45,6 +45,19 @@ def test_the_verb_of_a_request() -> None:
     assert TOPICS.verb("site/moedge/panel-01/request/ask") == "ask"
     for topic in ("site/moedge/panel-01/request/", "site/moedge/panel-01/request/a/b", "site/moedge/x/request/ask"):
         assert TOPICS.verb(topic) is None
+
+
+def test_what_is_switched_by_a_topic() -> None:
+    root = "site/moedge/panel-01"
+    assert TOPICS.feature_set("gate", "enabled") == f"{root}/gate/enabled/set"
+    assert TOPICS.feature_state("gate", watch_feature("open")) == f"{root}/gate/watch/open/state"
+    assert TOPICS.feature_sets == (f"{root}/+/+/set", f"{root}/+/watch/+/set", f"{root}/+/zone/+/set")
+    assert TOPICS.switch(f"{root}/gate/motion/set") == ("gate", "motion")
+    assert TOPICS.switch(f"{root}/gate/watch/open/set") == ("gate", "watch/open")
+    assert TOPICS.switch(f"{root}/gate/zone/door/set") == ("gate", "zone/door")
+    for topic in (f"{root}/gate/set", f"{root}/gate/a/b/set", f"{root}/gate/motion/state", f"{root}/request/ask"):
+        assert TOPICS.switch(topic) is None
+    assert TOPICS.switch("site/moedge/x/gate/motion/set") is None
 
 
 def test_a_response_may_not_pretend_to_be_a_statement_of_the_device() -> None:

@@ -48,6 +48,10 @@ class FakeHost:
         self.done.append(("remove", camera, dict(body)))
         return "three"
 
+    def enable(self, camera: str, body: Mapping[str, Any]) -> str:
+        self.done.append(("enable", camera, dict(body)))
+        return "four"
+
 
 @pytest.fixture
 def host() -> FakeHost:

@@ -19,6 +19,7 @@ PROTECTED = [
     ("POST", "/api/cameras/gate/masks"),
     ("POST", "/api/cameras/gate/zones"),
     ("POST", "/api/cameras/gate/masks/remove"),
+    ("POST", "/api/cameras/gate/enabled"),
     ("POST", "/api/logout"),
 ]
 

@@ -134,6 +134,7 @@ function renderStatus(status) {
   renderOverlay();
   renderDrawing();
   renderMasks();
+  renderPause();
 }
 
 function renderAnswers(answers) {
@@ -160,7 +161,7 @@ function select(name) {
 
 function nextPicture() {
   if (byId("page").hidden) return;
-  if (state.camera === null || document.hidden) {
+  if (state.camera === null || document.hidden || isPaused()) {
     later(nextPicture, PICTURE_MS);
     return;
   }
@@ -309,6 +310,34 @@ byId("apply").addEventListener("click", async () => {
   } catch (error) {
     show("draw-result", error.message, "bad");
     renderDrawing();
+  }
+});
+
+// Pausing a camera ----------------------------------------------------------------------------------------------------
+
+const isPaused = () => state.status?.cameras[state.camera]?.enabled === false;
+
+function renderPause() {
+  const camera = state.status.cameras[state.camera];
+  byId("pause").hidden = !camera;
+  byId("pause").textContent = isPaused() ? `Let ${state.camera} go on` : `Pause ${state.camera}`;
+  byId("pause").disabled = !state.status.allow_changes;
+  byId("pause").title = state.status.allow_changes ? "" : "web.allow_changes is false: pause it over MQTT";
+  byId("frame").classList.toggle("paused", isPaused());
+  if (isPaused()) byId("picture").removeAttribute("src");
+}
+
+byId("pause").addEventListener("click", async () => {
+  byId("pause").disabled = true;
+  show("pause-result", "");
+  try {
+    const { id } = await call(`api/cameras/${state.camera}/enabled`, { on: isPaused() });
+    await ended(id);
+    await refresh();
+    later(nextPicture, 0);
+  } catch (error) {
+    show("pause-result", error.message, "bad");
+    renderPause();
   }
 });
 
