@@ -12,7 +12,7 @@ from moedge_runtime.camera import FrameSource, is_live
 from moedge_runtime.config import CameraConfig, Config
 from moedge_runtime.config.camera import without_credentials
 from moedge_runtime.config.pushed import is_pushed
-from moedge_runtime.daemon.bridge import connection_of
+from moedge_runtime.daemon.broker import connection_of
 from moedge_runtime.daemon.cameras import open_camera, preparation_of
 from moedge_runtime.errors import BrokerError, MoedgeError
 from moedge_runtime.frames.masked import Preparation

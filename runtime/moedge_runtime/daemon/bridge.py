@@ -6,14 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 
 from moedge_runtime import __version__
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.camera import Frame
 from moedge_runtime.config import Config
 from moedge_runtime.config.schema import config_schema
+from moedge_runtime.daemon.announcing import announcements, removals
 from moedge_runtime.daemon.answers import answer_payload, error_info, precision_of
+from moedge_runtime.daemon.broker import connection_of, spool_of
 from moedge_runtime.daemon.bundle_check import bundle_names, manifest_sha256
 from moedge_runtime.daemon.cameras import cameras_with_motion
 from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes, utc_now
@@ -30,15 +31,15 @@ from moedge_runtime.daemon.log_topic import LogTopic, redactor
 from moedge_runtime.daemon.reader import CameraReader, State, starting
 from moedge_runtime.daemon.schedule import DropReason, Job, Result
 from moedge_runtime.daemon.snapshot import encode_jpeg
-from moedge_runtime.daemon.switches import Switch, defaults_of, on_off
-from moedge_runtime.daemon.system import state_directory, system_info
+from moedge_runtime.daemon.switches import Switch, on_off
+from moedge_runtime.daemon.system import system_info
 from moedge_runtime.daemon.watcher import AlertNote, Watcher
 from moedge_runtime.errors import CameraError
 from moedge_runtime.frames.motion import Moving
-from moedge_runtime.mqtt.address import BrokerAddress, Connection
+from moedge_runtime.mqtt.address import BrokerAddress
 from moedge_runtime.mqtt.certificate import ends_at
 from moedge_runtime.mqtt.client import MqttClient, Presence
-from moedge_runtime.mqtt.home_assistant import ONLINE, announcement, birth_topic, discovery_topic, watch_state
+from moedge_runtime.mqtt.home_assistant import ONLINE, birth_topic, watch_state
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
 from moedge_runtime.mqtt.payloads import (
@@ -52,7 +53,6 @@ from moedge_runtime.mqtt.payloads import (
     DeviceInfo,
     DeviceStatus,
     EventPayload,
-    HomeAssistantDevice,
     LogPayload,
     ModelInfo,
     MqttHealth,
@@ -60,8 +60,6 @@ from moedge_runtime.mqtt.payloads import (
     SnapshotRef,
     SpoolHealth,
 )
-from moedge_runtime.mqtt.spool import Spool
-from moedge_runtime.mqtt.spool_clock import moment_now
 from moedge_runtime.mqtt.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -140,9 +138,9 @@ class Bridge:
             switches: Every switch, and whether it is on.
             before: The configuration before a reload: what it announced and is gone is removed from the broker.
         """
-        if before is not None:
-            self._remove_stale(before)
-        self._announce(before)
+        stale = removals(self._config, before) if before is not None else []
+        for message in [*stale, *announcements(self._config, self._model.name, before)]:
+            self.client.publish(message)
         self._publish_info()
         with_motion = cameras_with_motion(self._config)
         for name, reader in self.readers.items():
@@ -381,46 +379,6 @@ class Bridge:
         )
         return picture.reference(topic)
 
-    def _announce(self, before: Config | None) -> None:
-        home = self._config.mqtt.home_assistant
-        if home is None:
-            return
-        topic = discovery_topic(home.prefix, self._config.device)
-        now = self._announcement(self._config)
-        self.client.publish(Message(topic, now.encode(), retain=True))
-        if before is not None and before.mqtt.home_assistant == home and before.device == self._config.device:
-            earlier = self._announcement(before)
-            if earlier.components.keys() - now.components.keys():
-                self.client.publish(Message(topic, self._announcement(self._config, earlier).encode()))
-
-    def _announcement(self, config: Config, before: HomeAssistantDevice | None = None) -> HomeAssistantDevice:
-        return announcement(
-            Topics(config.mqtt.base_topic, config.device),
-            version=__version__,
-            model=self._model.name,
-            cameras=watches_by_camera(config),
-            alerts=[watch.name for watch in config.watches if watch.alert is not None],
-            motion=cameras_with_motion(config),
-            zones={name: list(camera.zones) for name, camera in config.cameras.items()},
-            units={watch.name: watch.unit for watch in config.watches if watch.unit is not None},
-            before=before,
-        )
-
-    def _remove_stale(self, before: Config) -> None:
-        """Remove what an earlier configuration left on the same topics: an empty message takes a stored one away."""
-        topics = Topics(before.mqtt.base_topic, before.device)
-        home, home_before = self._config.mqtt.home_assistant, before.mqtt.home_assistant
-        if home_before is not None and (
-            home is None or home.prefix != home_before.prefix or before.device != self._config.device
-        ):
-            self.client.publish(Message(discovery_topic(home_before.prefix, before.device), b"", retain=True))
-        if topics != self.topics:
-            return
-        now = retained_topics(self._config)
-        for topic in retained_topics(before):
-            if topic not in now:
-                self.client.publish(Message(topic, b"", retain=True))
-
     def _home_assistant_said(self, message: Received) -> None:
         if message.payload == ONLINE.encode():
             self.client.restate()
@@ -433,65 +391,6 @@ class Bridge:
         self.on_request(message)
 
 
-def connection_of(config: Config, address: BrokerAddress) -> Connection:
-    """How this device connects to the broker at `address`."""
-    mqtt = config.mqtt
-    return Connection(
-        address,
-        client_id=mqtt.client_id or f"moedge-{config.device}",
-        username=mqtt.username,
-        password=mqtt.password.get_secret_value() if mqtt.password else None,
-        protocol=mqtt.protocol,
-        ca=mqtt.ca,
-        cert=mqtt.cert,
-        key=mqtt.key,
-        keepalive_s=round(mqtt.keepalive),
-    )
-
-
 def _replayed(payload: AnswerPayload | EventPayload) -> Callable[[], bytes]:
     """Encodes what is told late, which few answers are."""
     return lambda: payload.model_copy(update={"replayed": True}).encode()
-
-
-def spool_directory(config: Config) -> Path | None:
-    """Where answers wait on disk; None for in memory only."""
-    if config.mqtt.spool.directory is not None:
-        return config.mqtt.spool.directory
-    state = state_directory()
-    return state / "spool" if state else None
-
-
-def spool_of(config: Config) -> Spool | None:
-    """The answers on disk; None for in memory only.
-
-    Raises:
-        StorageError: Another process uses them.
-    """
-    directory = spool_directory(config)
-    if directory is None:
-        return None
-    return Spool(
-        directory,
-        max_bytes=config.mqtt.spool.max_size,
-        max_age_s=config.mqtt.spool.max_age,
-        now=lambda: moment_now(clock_synced()),
-    )
-
-
-def retained_topics(config: Config) -> list[str]:
-    """Of its cameras and watches, those on which a daemon with `config` may leave a retained message."""
-    topics = Topics(config.mqtt.base_topic, config.device)
-    per_camera = (topics.camera_status, topics.last_answer, topics.snapshot)
-    retained = [topic(camera) for camera in config.cameras for topic in per_camera]
-    retained += [topics.motion(camera) for camera in cameras_with_motion(config)]
-    retained += [topics.feature_state(camera, feature) for camera, feature in defaults_of(config)]
-    retained += [topics.alert(watch.camera, watch.name) for watch in config.watches if watch.alert is not None]
-    if config.mqtt.home_assistant is not None:
-        retained += [topics.watch(watch.camera, watch.name) for watch in config.watches]
-    return retained
-
-
-def watches_by_camera(config: Config) -> dict[str, list[str]]:
-    """Names of the watches of every camera."""
-    return {name: [watch.name for watch in config.watches if watch.camera == name] for name in config.cameras}

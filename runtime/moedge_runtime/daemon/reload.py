@@ -9,7 +9,7 @@ from functools import partial
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import Config
-from moedge_runtime.daemon.bridge import spool_directory, spool_of
+from moedge_runtime.daemon.broker import spool_directory, spool_of
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.commands import Command
 from moedge_runtime.daemon.config_file import NewConfig

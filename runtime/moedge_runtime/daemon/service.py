@@ -17,7 +17,8 @@ from moedge_runtime.config.camera import without_credentials
 from moedge_runtime.daemon import reload
 from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.backup import backup_response
-from moedge_runtime.daemon.bridge import Bridge, spool_directory
+from moedge_runtime.daemon.bridge import Bridge
+from moedge_runtime.daemon.broker import spool_directory
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy_of, preparation_of, watch_of
 from moedge_runtime.daemon.clock import clock_synced

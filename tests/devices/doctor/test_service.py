@@ -15,7 +15,7 @@ from moedge_devices.doctor.finding import Finding
 from moedge_devices.doctor.service import check_broker, check_cameras, check_config_file
 from moedge_runtime.camera.frame import Frame
 from moedge_runtime.config import Config, load_config, pushed
-from moedge_runtime.daemon.bridge import connection_of
+from moedge_runtime.daemon.broker import connection_of
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.mqtt.session import Session
 from PIL import Image
