@@ -39,6 +39,7 @@ _SERVICES = {
     ),
     "sysinit.target.wants": ("moedge-seed.service", "systemd-resolved.service", "systemd-timesyncd.service"),
     "sockets.target.wants": ("systemd-networkd.socket",),
+    "timers.target.wants": ("moedge-update.timer", "moedge-system-update.timer"),
 }
 _LINKS = {
     "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",

@@ -159,7 +159,7 @@ EXAMPLES: dict[str, Payload] = {
         version="0.1.0",
         started_at=CAPTURED - timedelta(minutes=5),
         clock_synced=True,
-        system=SystemInfo(name="Debian GNU/Linux 12 (bookworm)", image_version="2026.12", slot="B"),
+        system=SystemInfo(name="Debian GNU/Linux 12 (bookworm)", image_version="2026.12", slot="B", confirmed=True),
         model=ModelInfo(
             name=MODEL.name,
             architecture="Qwen3VLMoeForConditionalGeneration",
