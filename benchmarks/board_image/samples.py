@@ -16,6 +16,8 @@ COMMAND_LINE = "console=ttyAMA0 loglevel=4 systemd.show_status=no kpti=off"
 """Page tables apart for kernel and programs cost an emulator a flush of its own tables in every call."""
 WITHIN_S = 300
 """For answers of a new system: its time in the emulator."""
+HOST = "10.0.2.2"
+"""This machine, as one in the emulator sees it."""
 CAMERA = "file:/var/lib/moedge/panel.mp4"
 
 
@@ -32,13 +34,14 @@ class Signer:
     key: Path
 
     @classmethod
-    def make(cls, directory: Path, name: str) -> Signer:
-        """One that signs itself, as docs/flash.md has it."""
+    def make(cls, directory: Path, name: str, *options: object) -> Signer:
+        """One that signs itself, as docs/flash.md has it; `options` are openssl's."""
         made = cls(directory / f"{name}.pem", directory / f"{name}.key")
         if not made.key.exists():
             run(
                 *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
                 *("-days", 3650, "-subj", f"/CN={name}", "-keyout", made.key, "-out", made.certificate),
+                *options,
             )
         return made
 
@@ -55,24 +58,26 @@ def overlay(directory: Path) -> Path:
     # An emulator on a busy machine is slower than any board.
     slow = directory / "etc/systemd/system.conf.d/slow.conf"
     slow.parent.mkdir(parents=True, exist_ok=True)
-    slow.write_text("[Manager]\nDefaultTimeoutStartSec=900\nRuntimeWatchdogSec=off\n")
+    slow.write_text("[Manager]\nDefaultTimeoutStartSec=900\nDefaultDeviceTimeoutSec=900\nRuntimeWatchdogSec=off\n")
     return directory
 
 
-def seed(directory: Path, port: int) -> Path:
-    """The files of one device whose broker is outside the machine."""
+def seed(directory: Path, port: int, server: Signer) -> Path:
+    """The files of one device whose broker, and whose source of updates, is outside the machine."""
     directory.mkdir(parents=True, exist_ok=True)
     config = {
         "version": 1,
         "device": "bench-01",
         "model": {"bundle": "/var/lib/moedge/store/current/panel", "memory": "300M"},
-        "mqtt": {"url": f"mqtt://10.0.2.2:{port}"},
+        "mqtt": {"url": f"mqtt://{HOST}:{port}"},
         "cameras": {"panel": {"source": CAMERA, "loop": True, "fps": 0.5}},
         "watches": [{"name": "reading", "camera": "panel", "question": "What is the reading?", "interval": 10}],
     }
     (directory / "moedge.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (directory / "device.json").write_text('{"device": "bench-01", "profile": "generic-arm64"}\n')
     (directory / "update.yaml").write_text(f"version: 1\nanswers: 1\nwithin: {WITHIN_S}\n")
+    (directory / "ca.pem").write_bytes(server.certificate.read_bytes())
+    (directory / "update-keys.json").write_bytes((directory.parent / "keys" / "update-keys.json").read_bytes())
     return directory
 
 
@@ -99,6 +104,14 @@ def data(directory: Path, bundle: Path, video: Path) -> Path:
     run(*MOEDGE, "bundle", "install", "panel@1", *options)
     run(*MOEDGE, "bundle", "use", "panel@1", "--store", store)
     return directory
+
+
+def publish(update: Path, signer: Signer) -> Path:
+    """The published directory, with a system beside the model."""
+    published, keys = update.parent / "published", update.parent / "keys"
+    signed = ("--key", keys / "signing.key", "--keyring", signer.certificate)
+    run(*MOEDGE, "bundle", "publish", published, update, *signed, "--channel", "stable")
+    return published
 
 
 def build(out: Path, package: Path, signer: Signer, *options: object) -> None:

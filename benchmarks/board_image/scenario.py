@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -17,9 +19,11 @@ from figures import report
 from moedge_devices.flash.confirm import assignments
 from moedge_devices.flash.layout import MIB, ROOT_PARTITIONS
 from moedge_devices.flash.write import place_of
+from paho.mqtt.subscribe import simple
 
 from board_image.emulator import PROMPT, Board, BoardError, Clock
-from board_image.samples import MOEDGE, WITHIN_S
+from board_image.samples import HOST, MOEDGE, WITHIN_S
+from board_image.web import https_server
 from board_image.works import ROOT, VERSIONS, Works, squashfs_in
 
 BOOT_S = 1800.0
@@ -28,7 +32,13 @@ INSTALL_S = 2400.0
 ANSWER_S = 1800.0
 PATIENT_S = 3600
 """For answers of an update that is to be kept."""
-REFUSED = ("unsigned", "stranger", "tampered", "older")
+REFUSED = {
+    "unsigned": r"is no signed update: .*Copy it anew",
+    "stranger": r"is signed by nobody whom this board trusts .*moedge flash build --update --cert --key",
+    "tampered": r"RAUC ended with code 1; .*copy it anew",
+    "older": r"version 0\.9, which is older than 1\.0, .*build the old content with a newer version",
+}
+"""Bundles, and why and what to do `moedge flash install` has to say."""
 UPDATES = "/run/updates"
 TRUTH = ROOT / "examples" / "panel" / "video" / "truth.jsonl"
 GRUBENV = "/boot/efi/EFI/debian/grubenv"
@@ -53,6 +63,7 @@ class Scenario:
         self.parts: dict[str, Callable[[], None]] = {
             "first-boot": self.first_boot,
             "refusals": self.refusals,
+            "source": self.update_from_a_source,
             "kept": self.kept_update,
             "cuts": self.power_cuts,
             "undone": self.undone_update,
@@ -120,10 +131,37 @@ class Scenario:
         """Bundles that are not installed; the boot loader's variables stay."""
         self._resume()
         before = self._boot_variables()
-        for name in REFUSED:
-            said = self._say(f"rauc install {UPDATES}/{name}.raucb; echo code=$?", INSTALL_S)
-            refused = "code=1" in said
-            self._holds(f"{name} bundle is refused", refused and self._boot_variables() == before, said[-300:])
+        for name, words in REFUSED.items():
+            said = self._say(f"moedge flash install {UPDATES}/{name}.raucb; echo code=$?", INSTALL_S)
+            refused = re.search(r"code=[12]$", said) and re.search(words, " ".join(said.split()))
+            self._holds(f"{name} bundle is refused", bool(refused) and self._boot_variables() == before, said[-600:])
+        said = self._say(f"rauc install {UPDATES}/older.raucb; echo code=$?", INSTALL_S)
+        refused_by_rauc = "code=1" in said and self._boot_variables() == before
+        self._holds("older bundle is refused by RAUC, too", refused_by_rauc, said[-300:])
+
+    def update_from_a_source(self) -> None:
+        """The unit of the image finds an update in a directory that is served over HTTPS, and is confirmed."""
+        self._resume()
+        with https_server(self._works.published, self._works.server) as port:
+            lines = (f"source: https://{HOST}:{port}", "ca: /etc/moedge/ca.pem", "device: /etc/moedge/device.json")
+            self._say(f"printf '%s\\n' {shlex.join(lines)} >>/etc/moedge/update.yaml; sync")
+            self._say(f"sed -i 's/^within: .*/within: {PATIENT_S}/' /etc/moedge/update.yaml; sync")
+            started_s = self._clock.now()
+            self._machine.begin("systemctl start moedge-system-update; systemctl status moedge-system-update")
+            self._machine.wait_for(f"(?s)moedge: slot B.*{PROMPT}", INSTALL_S + BOOT_S)
+            self._settle()
+            self._holds("a system of the source is booted", self._slot() == "B")
+            self._wait_confirmed("B")
+            took_s = self._clock.now() - started_s
+            self._figure("system of the source to being confirmed", took_s, "s", INSTALL_S + BOOT_S + PATIENT_S)
+            # Its timer may have been faster.
+            run = "moedge flash update 2>&1; journalctl --no-pager -b -o cat -u moedge-system-update"
+            said = self._say(run, ANSWER_S)
+            self._holds("a system of the source counts", "counts: it has answered" in said, said[-600:])
+        left = self._say("find /var/lib/moedge/store/systems /var/lib/moedge/system/update.json -type f")
+        self._holds("nothing of the update is left on the data partition", "raucb" not in left, left)
+        self._wait_for_info(lambda system: (system["image_version"], system["confirmed"]) == (VERSIONS["B"], True))
+        self._holds("the daemon says that it counts", True)
 
     def kept_update(self) -> None:
         """An update whose daemon answers is kept. On the way the disk is copied at the moments of power cuts."""
@@ -133,7 +171,7 @@ class Scenario:
         self._machine.write_beside(overlay)
         moments = _spread(self._moments(overlay), self._cuts)
         started_s = self._clock.now()
-        self._machine.begin(f"rauc install {UPDATES}/newer.raucb; echo code=$?; sleep 3; systemctl reboot")
+        self._machine.begin(f"moedge flash install {UPDATES}/newer.raucb; echo code=$?; sleep 3; systemctl reboot")
         for name, reached in moments:
             deadline_s = self._clock.now() + INSTALL_S + BOOT_S
             while not reached():
@@ -205,6 +243,8 @@ class Scenario:
         self._say("mv /var/lib/moedge/store/away /var/lib/moedge/store/current; systemctl restart moedge", BOOT_S)
         self._wait_for_answers(heard + 1)
         self._wait_confirmed("A")
+        self._wait_for_info(lambda system: (system["update_fault"] or {}).get("version") == VERSIONS["B"])
+        self._holds("the daemon says that the update was undone", True)
 
     def unreadable_slot(self) -> None:
         """A slot that counts as good and holds nothing is tried three times, then the other one is booted."""
@@ -321,6 +361,18 @@ class Scenario:
         while self._answers(of) < count:
             if self._clock.now() > deadline_s:
                 raise BoardError(f"{self._answers(of)} answers were heard of {count} within {ANSWER_S:g} s")
+            self._machine.listen()
+
+    def _wait_for_info(self, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """Until the retained `info` says so of the system."""
+        deadline_s = self._clock.now() + ANSWER_S
+        while True:
+            message = simple("moedge/bench-01/info", hostname="127.0.0.1", port=self._works.port)
+            system = json.loads(message.payload)["system"]
+            if holds(system):
+                return
+            if self._clock.now() > deadline_s:
+                raise BoardError(f"The daemon says {system} of its system after {ANSWER_S:g} s")
             self._machine.listen()
 
     def _answers_are_right(self) -> None:

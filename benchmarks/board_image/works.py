@@ -38,6 +38,8 @@ class Works:
         digests: SHA-256 of the root file system that belongs into each slot.
         root_bytes: Size of the update's.
         port: Of the broker that the seed names.
+        published: The directory that a web server gives to boards, with the update.
+        server: What that web server is known by.
     """
 
     image: Path
@@ -45,6 +47,8 @@ class Works:
     digests: dict[str, str]
     root_bytes: int
     port: int
+    published: Path
+    server: samples.Signer
 
     @classmethod
     def make(cls, out: Path, package: Path, bundle: Path) -> Works:
@@ -53,13 +57,14 @@ class Works:
         out.mkdir(parents=True, exist_ok=True)
         image, update, disk, port_file = out / "board.img", out / "newer.raucb", out / "updates.img", out / "port"
         ours, stranger = samples.Signer.make(out, "ours"), samples.Signer.make(out, "stranger")
+        server = samples.Signer.make(out, "server", "-addext", f"subjectAltName=IP:{samples.HOST}")
         if not port_file.exists():
             port_file.write_text(str(_free_port()))
         port = int(port_file.read_text())
         common = ("--overlay", samples.overlay(out / "overlay"), "--cache", out / "cache")
         if not image.exists():
             data = samples.data(out / "data", bundle, ROOT / "examples" / "panel" / "video" / "panel.mp4")
-            options = ("--data", data, "--seed", samples.seed(out / "seed", port), *common)
+            options = ("--data", data, "--seed", samples.seed(out / "seed", port, server), *common)
             samples.build(image, package, ours, "--version", VERSIONS["A"], *options)
         if not update.exists():
             signed = ("--update", "--cert", ours.certificate, "--key", ours.key)
@@ -69,7 +74,13 @@ class Works:
         unpacked = subprocess.run(["unsquashfs", "-cat", update, "root.img"], capture_output=True, check=True).stdout
         digests = {"A": root_of(image), "B": unpacked}
         return cls(
-            image, disk, {slot: hashlib.sha256(root).hexdigest() for slot, root in digests.items()}, len(unpacked), port
+            image,
+            disk,
+            {slot: hashlib.sha256(root).hexdigest() for slot, root in digests.items()},
+            len(unpacked),
+            port,
+            samples.publish(update, ours),
+            server,
         )
 
 

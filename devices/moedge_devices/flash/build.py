@@ -24,6 +24,8 @@ from moedge_devices.flash.write import place_of
 Say = Callable[[str], None]
 _ROOT_TOOLS = ("mmdebstrap", "mksquashfs", "dpkg-deb", "systemd-sysusers", "depmod", "modprobe", "cpio")
 _FAT_TOOLS = ("genimage", "mcopy", "mkfs.vfat")
+_ROOT_INODE, _FIRST_INODE = 2, 11
+"""Of ext4: mke2fs gives the first one to lost+found, and the next to files one after the other."""
 _FREE = 2
 """The data partition of an image is so many times what is put into it; an ext4 needs room for its own."""
 
@@ -57,6 +59,7 @@ def build_image(
         *_ROOT_TOOLS,
         *_FAT_TOOLS,
         "mke2fs",
+        "debugfs",
         "bmaptool",
         "sfdisk",
         "fallocate",
@@ -149,6 +152,7 @@ def _root_file_system(sources: Sources, cache: Path, say: Say) -> Iterator[tuple
     if os.geteuid() != 0:
         raise ConfigError("Building an image needs root: run the command with sudo.", key="flash.root")
     python_for_byte_code()
+    os.umask(0o022)  # what is written here is for every user of the board, whoever builds it
     cache = cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="flash-", dir=cache) as name:
@@ -215,7 +219,23 @@ def _data_partition(sources: Sources, work: Path, data: Path | None) -> int:
         "The data partition could not be written",
         {"E2FSPROGS_FAKE_TIME": str(sources.epoch)},
     )
+    _same_times_inside(image, len(files), sources.epoch)
     return size
+
+
+def _same_times_inside(image: Path, files: int, epoch: int) -> None:
+    """Give the inodes of a new ext4 the one time of the build: mke2fs takes over when a file was changed, and read."""
+    inodes = [_ROOT_INODE, *range(_FIRST_INODE, _FIRST_INODE + 1 + files)]
+    commands = image.with_name("times")
+    commands.write_text(
+        "".join(f"set_inode_field <{inode}> {field} @{epoch}\n" for inode in inodes for field in ("ctime", "atime"))
+    )
+    run(
+        ["debugfs", "-w", "-f", commands, image],
+        "The data partition could not be written",
+        {"E2FSPROGS_FAKE_TIME": str(epoch)},
+    )
+    commands.unlink()
 
 
 def same_times(directory: Path, epoch: int) -> None:

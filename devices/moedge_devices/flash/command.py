@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -207,6 +208,8 @@ def confirm() -> int:
         fault = board.wait_for_answers(daemon.said, config.answers, config.within)
         if fault is not None and board.other_is_good(slot):
             _say(f"System {name} does not count: {fault}. Going back to the other slot.")
+            with suppress(OSError):  # a full disk must not keep the other system away
+                board.note_fault(release["IMAGE_VERSION"], "update.failed", fault)
             board.mark(good=False)
             subprocess.run(["systemctl", "--no-block", "reboot"], check=True)
             return EXIT_WENT_BACK
@@ -214,6 +217,7 @@ def confirm() -> int:
             _say(f"System {name} stays although {fault}: there is no other to go back to.")
         else:
             board.note_confirmed(slot, release["BUILD_ID"])
+            board.forget_fault()
     board.mark(good=True)
     _say(f"System {name} is confirmed.")
     return 0
@@ -228,21 +232,42 @@ def install(bundle: str, reboot: bool) -> None:
     It is refused with its reason if it is not signed by whom the board trusts, is for other boards, is older than the
     system that runs, or if that one has not been confirmed yet.
     """
-    from moedge_devices.flash import confirm as board  # noqa: PLC0415
     from moedge_devices.flash import install as updates  # noqa: PLC0415  `moedge flash --help` stays fast
 
-    slot = board.booted_slot(board.COMMAND_LINE.read_text())
-    release = board.assignments(board.OS_RELEASE.read_text())
-    update = updates.look_at(bundle)
-    may_go_back = not board.is_confirmed(slot, release["BUILD_ID"]) and board.other_is_good(slot)
-    updates.check(update, release, updates.board_compatible(), may_go_back=may_go_back)
-    updates.install(bundle)
-    other = "B" if slot == "A" else "A"
-    _say(f"System {update.version} is in slot {other}, and counts once it has answered after the next start.")
+    machine = updates.Machine.running()
+    update = updates.install(bundle, machine)
+    where = f"System {update.version} is in slot {machine.other_slot}"
+    _say(f"{where}, and counts once it has answered after the next start.")
     if reboot:
-        subprocess.run(["systemctl", "reboot"], check=True)
+        updates.restart()
     else:
         _say("Start it: systemctl reboot")
+
+
+@flash.command()
+@click.option("--config", "-c", "path", type=_FILE, help="update.yaml; default /etc/moedge/update.yaml.")
+@click.option("--check", is_flag=True, help="Only say what would be done.")
+@click.option("--now", "any_time", is_flag=True, help="Also outside the windows of device.json.")
+@click.option("--retry", is_flag=True, help="Also a system that was undone on this board before.")
+def update(*, path: Path | None, check: bool, any_time: bool, retry: bool) -> None:
+    """On the board: bring the system up to date from the source of update.yaml. A timer of the image runs it.
+
+    Fetches the newest system of the channel, or that of device.json, installs it, and starts the machine anew. First
+    says what became of the update before. Exits 0 if all is up to date or it is not the time, 1 if an update was undone
+    or could not be made.
+    """
+    from moedge_devices.flash.install import Machine  # noqa: PLC0415  `moedge flash --help` stays fast
+    from moedge_devices.flash.update import SystemUpdater  # noqa: PLC0415
+    from moedge_devices.store.config import load_update_config  # noqa: PLC0415
+    from moedge_devices.store.progress import progress_bar  # noqa: PLC0415
+    from moedge_devices.store.run import Choice  # noqa: PLC0415
+
+    choice = Choice(check, any_time, retry)
+    updater = SystemUpdater(load_update_config(path), choice, Machine.running(), _say)
+    with progress_bar() as progress_of:
+        outcome = updater.run(progress_of)
+    if outcome.status != "restarting":
+        _say(outcome.text)
 
 
 def _device(fleet: str, name: str) -> tuple[str | None, dict[str, bytes]]:

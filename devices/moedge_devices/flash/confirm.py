@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from moedge_runtime.daemon.system import CONFIRMED_NAME, FAULT_NAME, STATE, confirmed_builds
 from moedge_runtime.durable import write_durably
 from moedge_runtime.errors import StorageError
+from moedge_runtime.mqtt.payloads import SystemUpdateFault
 
-from moedge_devices.flash.seed import STATE
 from moedge_devices.store.daemon import Said
+from moedge_devices.store.durable import remove_durably
 
 GRUBENV = Path("/boot/efi/EFI/debian/grubenv")
 BACKEND = Path("/usr/lib/moedge-image/tryboot")
@@ -51,17 +53,37 @@ def assignments(text: str) -> dict[str, str]:
 
 def is_confirmed(slot: str, build: str, state: Path = STATE) -> bool:
     """Whether the system `build` has answered in `slot` before."""
-    return _confirmed(state).get(slot) == build
+    return confirmed_builds(state).get(slot) == build
 
 
 def note_confirmed(slot: str, build: str, state: Path = STATE) -> None:
     """Note that it has; lasting when this returns."""
-    write_durably(state / "confirmed.json", confirmed_text(_confirmed(state) | {slot: build}))
+    write_durably(state / CONFIRMED_NAME, confirmed_text(confirmed_builds(state) | {slot: build}))
 
 
 def confirmed_text(builds: Mapping[str, str]) -> bytes:
     """The content of confirmed.json."""
     return json.dumps(dict(sorted(builds.items()))).encode() + b"\n"
+
+
+def note_fault(version: str | None, key: str, message: str, state: Path = STATE) -> None:
+    """Note why an update failed, for the daemon's `info` and the updater."""
+    fault = SystemUpdateFault(version=version, key=key, message=message)
+    write_durably(state / FAULT_NAME, fault.model_dump_json().encode())
+
+
+def fault_of(version: str, state: Path = STATE) -> str | None:
+    """What was noted of the failed update to a version; None if nothing was."""
+    try:
+        fault = SystemUpdateFault.model_validate_json((state / FAULT_NAME).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return fault.message if fault.version == version else None
+
+
+def forget_fault(state: Path = STATE) -> None:
+    """The last update went well."""
+    remove_durably(state / FAULT_NAME)
 
 
 def wait_for_answers(said: Callable[[], Said | None], answers: int, within_s: float) -> str | None:
@@ -113,11 +135,3 @@ def mark(good: bool) -> None:
     done = subprocess.run(["rauc", "status", word, "booted"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise StorageError(f"`rauc status {word}` failed: {done.stderr.strip()[-300:]}", key="flash.mark")
-
-
-def _confirmed(state: Path) -> dict[str, str]:
-    try:
-        value = json.loads((state / "confirmed.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return {str(slot): str(build) for slot, build in value.items()} if isinstance(value, dict) else {}

@@ -39,6 +39,7 @@ _SERVICES = {
     ),
     "sysinit.target.wants": ("moedge-seed.service", "systemd-resolved.service", "systemd-timesyncd.service"),
     "sockets.target.wants": ("systemd-networkd.socket",),
+    "timers.target.wants": ("moedge-update.timer", "moedge-system-update.timer"),
 }
 _LINKS = {
     "etc/resolv.conf": "/run/systemd/resolve/stub-resolv.conf",
@@ -127,7 +128,7 @@ def make_tree(sources: Sources, root: Path, cache: Path, say: Callable[[str], No
         run(["sh", "-c", 'dpkg-deb --fsys-tarfile "$0" >"$1"', package, files], f"'{package}' cannot be read")
         unpack(files, root)
         files.unlink()
-    _configure(root)
+    _configure(root, sources.epoch)
     write_initramfs(root, sources.recipe, sources.epoch)
     boot = take_boot_files(root, sources.recipe)
     lay_over(root, sources)
@@ -235,7 +236,7 @@ def python_for_byte_code() -> str:
     return found
 
 
-def _configure(root: Path) -> None:
+def _configure(root: Path, epoch: int) -> None:
     """What the maintainer scripts of the packages would do, as far as a board needs it.
 
     Sources: the postinst of base-passwd, ca-certificates, libc-bin, dbus, systemd, wpasupplicant and moedge in
@@ -247,7 +248,8 @@ def _configure(root: Path) -> None:
     users = root / "etc/sysusers.d/moedge.conf"  # the package's own file has this name, too: its numbers are any
     users.parent.mkdir(exist_ok=True)
     users.write_text(_SYSUSERS + "m moedge video\nm moedge render\n")
-    run(["systemd-sysusers", f"--root={root}"], "Users could not be made")
+    # It notes on which day a password was set.
+    run(["systemd-sysusers", f"--root={root}"], "Users could not be made", {"SOURCE_DATE_EPOCH": str(epoch)})
     (root / "etc/shadow").chmod(0o600)
     certificates = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
     bundle = root / "etc/ssl/certs/ca-certificates.crt"

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from moedge_runtime.daemon.system import STATE
 from moedge_runtime.durable import sync_path, write_durably
 from moedge_runtime.errors import ConfigError, StorageError
 
@@ -25,7 +26,6 @@ from moedge_devices.flash.layout import MIB, SEED_PARTITION
 
 PARTITION = Path("/dev/disk/by-partlabel") / SEED_PARTITION
 TARGET = Path("/etc/moedge")
-STATE = Path("/var/lib/moedge/system")
 GROUP = "moedge"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

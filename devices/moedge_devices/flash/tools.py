@@ -16,6 +16,7 @@ PACKAGES = {
     "mcopy": "mtools",
     "mkfs.vfat": "dosfstools",
     "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
     "mksquashfs": "squashfs-tools",
     "grub-editenv": "grub-common",
     "rauc": "rauc",

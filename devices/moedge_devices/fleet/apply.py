@@ -27,6 +27,7 @@ from moedge_runtime.mqtt.topics import Topics
 from moedge_devices.fleet.journal import Acknowledged, Journal
 from moedge_devices.fleet.links import Access, Links
 from moedge_devices.fleet.load import Device
+from moedge_devices.fleet.proof import Proofs
 from moedge_devices.fleet.render import ConfigTexts, device_text
 from moedge_devices.fleet.stages import Stage, stages_of
 
@@ -37,10 +38,13 @@ AT_ONCE = 50
 
 UNPROVEN = ""
 """In the journal in the place of a digest: the device took the configuration and was not online afterwards, or has not
-answered with its bundle."""
+answered with its bundle, or does not run its system."""
+
+Missing = Callable[[Device, float], str | None]
+"""Why a device has not got what it is to have within some seconds; None if it has."""
 
 _STEP_S = 0.1
-_ANSWER = "/answer/last"
+_ANSWER, _INFO = "/answer/last", "/info"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class ApplyOptions:
         settle_s: After a stage its devices are watched for so long; one that is not online then has failed.
         bundle_within_s: After a stage its devices have so long to answer with the bundle of the fleet file; those that
             have not have failed. None not to look.
+        system_within_s: The same for running the system of the fleet file, confirmed.
         presence_s: Longest wait for devices to be heard of before the first stage.
     """
 
@@ -63,6 +68,7 @@ class ApplyOptions:
     timeout_s: float = 300.0
     settle_s: float = 10.0
     bundle_within_s: float | None = None
+    system_within_s: float | None = None
     presence_s: float = 2.0
 
 
@@ -201,7 +207,12 @@ class Applier:
         self._inbox: queue.SimpleQueue[Received] = queue.SimpleQueue()
         self._links = Links((url for order in orders for url in (order.url, order.new_url)), access, self._inbox.put)
         self._states: dict[str, str] = {}
-        self._answers: dict[str, tuple[str, str, str | None]] = {}
+        self._proofs = Proofs()
+        self._wanted: list[tuple[float, str, Missing]] = []
+        if options.bundle_within_s is not None:
+            self._wanted.append((options.bundle_within_s, "answers with the bundles", self._proofs.bundle_missing))
+        if options.system_within_s is not None:
+            self._wanted.append((options.system_within_s, "the systems", self._proofs.system_missing))
         self._roots = {
             topics.root: order.device.name for order in orders for topics in (order.topics, order.new_topics)
         }
@@ -251,6 +262,8 @@ class Applier:
                 status[url].append(topics.status)
                 if self._options.bundle_within_s is not None:
                     status[url].append(topics.last_answer("+"))
+                if self._options.system_within_s is not None:
+                    status[url].append(topics.info)
             for url in {order.url, order.new_url}:  # a device may answer when it has moved to another broker
                 responses[url].append(order.topics.response(VERB))
         self._links.subscribe(status, retained=True)
@@ -269,7 +282,7 @@ class Applier:
             self._receive(taken, failed)
         self._journal.sync()
         self._watch(taken, failed)
-        self._await_bundles(taken, failed)
+        self._await_proofs(taken, failed)
         names = [device.name for device in stage.devices]
         self._outcome.applied += [name for name in names if name in taken]
         self._outcome.failed |= {name: failed[name] for name in names if name in failed}
@@ -301,8 +314,7 @@ class Applier:
                 continue  # not from the device that was asked
             del self._open[transaction]
             if response.get("status") == "ok":
-                waits = self._options.bundle_within_s is not None
-                self._note(name, UNPROVEN if waits else self._orders[name].sha256)
+                self._note(name, UNPROVEN if self._wanted else self._orders[name].sha256)
                 taken.append(name)
             else:
                 error = response.get("error")
@@ -325,39 +337,26 @@ class Applier:
                 self._note(name, UNPROVEN)
                 failed[name] = f"it acknowledged, and is {state} {self._options.settle_s:g} s later"
 
-    def _await_bundles(self, taken: list[str], failed: dict[str, str]) -> None:
-        """Wait until devices that have acknowledged answer with their bundles; those that do not have failed."""
-        within_s = self._options.bundle_within_s
-        if within_s is None or not taken:
-            return
-        if any(not self._has_bundle(name) for name in taken):
-            self._say(f"  waiting up to {within_s:g} s for answers with the bundles of the fleet file.")
-        self._until(lambda: all(self._has_bundle(name) for name in taken), within_s)
-        for name in list(taken):
-            if self._has_bundle(name):
-                self._note(name, self._orders[name].sha256)
-                continue
-            wanted, answer = self._orders[name].device.bundle, self._answers.get(name)
-            assert wanted is not None
-            last = "it has not answered at all" if answer is None else f"its last answer is of {_label(*answer[1:])}"
+    def _await_proofs(self, taken: list[str], failed: dict[str, str]) -> None:
+        """Wait until devices that have acknowledged have their bundles and systems; those that have not have failed."""
+        for wanted in self._wanted:
+            self._await(wanted, taken, failed)
+        for name in taken if self._wanted else ():
+            self._note(name, self._orders[name].sha256)
+
+    def _await(self, wanted: tuple[float, str, Missing], taken: list[str], failed: dict[str, str]) -> None:
+        within_s, what, missing = wanted
+
+        def without() -> dict[str, str]:
+            found = {name: missing(self._orders[name].device, within_s) for name in taken}
+            return {name: why for name, why in found.items() if why is not None}
+
+        if without():
+            self._say(f"  waiting up to {within_s:g} s for {what} of the fleet file.")
+        self._until(lambda: not without(), within_s)
+        for name, why in without().items():
             taken.remove(name)
-            failed[name] = f"no answer with {_label(wanted.name, wanted.version)} within {within_s:g} s: {last}"
-
-    def _has_bundle(self, name: str) -> bool:
-        """Whether the newest answer of a device is made with the bundle of the fleet file; true if that names none."""
-        wanted, answer = self._orders[name].device.bundle, self._answers.get(name)
-        if wanted is None:
-            return True
-        return answer is not None and answer[1] == wanted.name and answer[2] in (None, wanted.version)
-
-    def _take_answer(self, name: str, value: dict[str, Any]) -> None:
-        """Note an answer as (time, bundle, version) if it is the newest of its device, and none of an error."""
-        model, at = value.get("model"), value.get("answered_at")
-        if value.get("status") != "ok" or not isinstance(model, dict) or not isinstance(at, str):
-            return
-        version = model.get("version")
-        if name not in self._answers or at >= self._answers[name][0]:
-            self._answers[name] = (at, one_line(model.get("bundle")), None if version is None else one_line(version))
+            failed[name] = why
 
     def _note(self, name: str, sha256: str) -> None:
         """Write down what a device has taken, and where it is to be found now."""
@@ -387,7 +386,11 @@ class Applier:
                 elif message.topic.endswith(_ANSWER):
                     owner = self._roots.get(message.topic.removesuffix(_ANSWER).rpartition("/")[0])
                     if owner is not None:
-                        self._take_answer(owner, value)
+                        self._proofs.take_answer(owner, value)
+                elif message.topic.endswith(_INFO):
+                    owner = self._roots.get(message.topic.removesuffix(_INFO))
+                    if owner is not None:
+                        self._proofs.take_info(owner, value)
                 elif not message.retain:
                     responses.append((message.topic, value))
                 message = self._inbox.get_nowait()
@@ -407,10 +410,6 @@ def _object(payload: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _label(bundle: str, version: str | None) -> str:
-    return bundle if version is None else f"{bundle}@{version}"
 
 
 def _count(names: list[str]) -> str:

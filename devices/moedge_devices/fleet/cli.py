@@ -241,6 +241,12 @@ def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json:
     help="Each step waits so long for answers with the bundle of the fleet file; devices without one have failed.",
 )
 @click.option(
+    "--system-within",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Each step waits so long for the system of the fleet file; without it, confirmed, a device has failed.",
+)
+@click.option(
     "--journal", type=click.Path(dir_okay=False, path_type=Path), help="What was done.  [default: FILE.applied]"
 )
 @click.option("--again", is_flag=True, help="Also devices that have acknowledged this configuration before.")
@@ -263,6 +269,7 @@ def apply(*, path: str, dry_run: bool, as_json: bool, again: bool, **options: An
         timeout_s=options["timeout"],
         settle_s=options["settle"],
         bundle_within_s=options["bundle_within"],
+        system_within_s=options["system_within"],
     )
     journal = Journal(options["journal"] or Path(f"{path}.applied"))
     if dry_run:

@@ -90,6 +90,7 @@ def diff_devices(old: Device, new: Device) -> list[Change]:
             ("site", old.site, new.site),
             ("group", old.group, new.group),
             ("profile", old.profile, new.profile),
+            ("system", old.system, new.system),
         )
         if before != after
     ]
@@ -115,6 +116,7 @@ def consequences(changes: Sequence[Change]) -> list[str]:
         (model, "loads the model again"),
         (not model and any(path[0] == "config" for path in paths), "keeps its model loaded"),
         (any(path[0] == "bundle" for path in paths), "is to have another bundle"),
+        (any(path[0] == "system" for path in paths), "is to have another system"),
         (any(path[0] == "update" for path in paths), "is updated from elsewhere or at other times"),
         (any(path[0] in {"site", "group", "profile"} for path in paths), "belongs elsewhere in the fleet"),
     ]

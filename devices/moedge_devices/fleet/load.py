@@ -97,6 +97,11 @@ class Device:
         return None if value is None else BundleVersion.model_validate(value)
 
     @property
+    def system(self) -> str | None:
+        """Version of the system image that it should have."""
+        return _plain(self.tree, "system")  # type: ignore[no-any-return]
+
+    @property
     def update(self) -> Update:
         """From where and when it is updated."""
         return Update.model_validate(_plain(self.tree, "update") or {})

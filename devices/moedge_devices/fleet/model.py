@@ -20,6 +20,7 @@ FLEET_VERSION: Literal[1] = 1
 _TIME_PATTERN = r"^([01]\d|2[0-3]):[0-5]\d$"
 _DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 _PATH_PATTERN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+_SYSTEM_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9.+~-]{0,63}$"
 
 
 def _time(value: object) -> object:
@@ -66,6 +67,8 @@ ClockTime = Annotated[
     str, BeforeValidator(_time), AfterValidator(_clock), WithJsonSchema({"type": "string", "pattern": _TIME_PATTERN})
 ]
 Digest = Annotated[str, AfterValidator(_digest), WithJsonSchema({"type": "string", "pattern": _DIGEST_PATTERN})]
+SystemVersion = Annotated[str, Field(pattern=_SYSTEM_PATTERN)]
+"""Of a system image, compared as Debian compares versions."""
 Removal = Annotated[str, AfterValidator(_removal), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
 
 
@@ -127,6 +130,8 @@ class Layer(_Frozen):
     """The kind of board, by the name of its profile."""
     bundle: BundleVersion | None = None
     """The model and its version. Replaces an inherited one as a whole."""
+    system: SystemVersion | None = None
+    """Version of the system image; in quotes if it looks like a number. null: the newest of the channel."""
     update: Update | None = None
     """Channel and windows of updates."""
     remove: list[Removal] = []

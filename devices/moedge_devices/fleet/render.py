@@ -77,6 +77,7 @@ def device_text(device: Device) -> str:
         "group": device.group,
         "profile": device.profile,
         "bundle": device.bundle.model_dump() if device.bundle else None,
+        "system": device.system,
         "update": device.update.model_dump(),
     }
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

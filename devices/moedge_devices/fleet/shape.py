@@ -57,7 +57,8 @@ def config_shape() -> Section:
 def layer_shape() -> Section:
     """The shape of what a layer of fleet.yaml passes on."""
     fields = _section(Layer).fields
-    return Section({"profile": WHOLE, "bundle": WHOLE, "update": fields["update"], "config": config_shape()})
+    whole = dict.fromkeys(("profile", "bundle", "system"), WHOLE)
+    return Section({**whole, "update": fields["update"], "config": config_shape()})
 
 
 def _section(kind: type[BaseModel]) -> Section:

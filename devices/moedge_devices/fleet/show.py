@@ -19,7 +19,7 @@ _FOLLOWS_YAML = 2
 def show_text(fleet: Fleet, device: Device) -> str:
     """The device's moedge.yaml, valid YAML, with the layer and line of each value behind it."""
     lines = [f"# {device.name}: site {device.site}, group {device.group}"]
-    for key in ("profile", "bundle", "update"):
+    for key in ("profile", "bundle", "system", "update"):
         node = device.tree.at(key)
         if node is not None:
             lines += [f"# {line}" for line in _aligned(_lines(fleet, key, node, 0))]
@@ -39,6 +39,7 @@ def show_json(fleet: Fleet, device: Device) -> dict[str, Any]:
         "group": device.group,
         "profile": device.profile,
         "bundle": device.bundle.model_dump() if device.bundle else None,
+        "system": device.system,
         "update": device.update.model_dump(),
         "config": device.values,
         "origins": [

@@ -51,6 +51,7 @@ class Row:
         state: online, stopped or offline as it or its broker says; unknown if nothing has been heard of it.
         version: Of moedge; None if it has not said.
         system: Version of its system image; None if it has none, or has not said.
+        system_ok: Whether that is the system of the fleet file; None if that is not said there or here.
         bundle: Name of the bundle that it runs.
         bundle_version: Its version, if its `model.bundle` is a link as in a bundle store.
         bundle_ok: Whether that is the bundle of the fleet file; None if that is not said there or here.
@@ -66,6 +67,7 @@ class Row:
     state: str
     version: str | None
     system: str | None
+    system_ok: bool | None
     bundle: str | None
     bundle_version: str | None
     bundle_ok: bool | None
@@ -79,11 +81,26 @@ class Row:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class SystemSaid:
+    """What a device says of its system image; None of all if it runs none, or has not said.
+
+    Attributes:
+        version: Of it.
+        confirmed: Whether it counts.
+        fault: Why its last update failed; None if it went well.
+    """
+
+    version: str | None = None
+    confirmed: bool | None = None
+    fault: str | None = None
+
+
 @dataclass
 class _Heard:
     state: str = "unknown"
     version: str | None = None
-    system: str | None = None
+    system: SystemSaid = SystemSaid()
     bundle: str | None = None
     bundle_version: str | None = None
     manifest_sha256: str | None = None
@@ -179,7 +196,8 @@ def summary(rows: list[Row]) -> str:
 
 
 def _version_text(row: Row) -> str:
-    return f"{row.version or '-'}{f', system {row.system}' if row.system else ''}"
+    other = " (other)" if row.system_ok is False else ""
+    return f"{row.version or '-'}{f', system {row.system}{other}' if row.system else ''}"
 
 
 def _bundle_text(row: Row) -> str:
@@ -197,12 +215,19 @@ def _take_status(heard: _Heard, value: dict[str, Any]) -> None:
 
 def _take_info(heard: _Heard, value: dict[str, Any]) -> None:
     heard.version = one_line(value["version"])
-    image_version = (value.get("system") or {}).get("image_version")
-    heard.system = None if image_version is None else one_line(image_version)
+    heard.system = system_of(value)
     heard.bundle = one_line(value["model"]["bundle"])
     version = value["model"].get("version")
     heard.bundle_version = None if version is None else one_line(version)
     heard.manifest_sha256 = value["model"]["manifest_sha256"]
+
+
+def system_of(info: dict[str, Any]) -> SystemSaid:
+    """From a device's `info`."""
+    system = info.get("system") or {}
+    version, fault = system.get("image_version"), system.get("update_fault")
+    failed = None if fault is None else f"{one_line(fault['version'] or 'an update')}: {one_line(fault['message'])}"
+    return SystemSaid(None if version is None else one_line(version), system.get("confirmed"), failed)
 
 
 def _take_camera(heard: _Heard, camera: str, value: dict[str, Any] | None) -> None:
@@ -243,6 +268,7 @@ def _row(device: Device, heard: _Heard, now: datetime) -> Row:
         bundle_ok = heard.bundle == wanted.name and heard.bundle_version in (None, wanted.version)
         if wanted.manifest_sha256 is not None:
             bundle_ok = bundle_ok and heard.manifest_sha256 == wanted.manifest_sha256
+    system_ok = None if device.system is None or heard.system.version is None else heard.system.version == device.system
     health = _health(heard, now)
     return Row(
         device.name,
@@ -250,23 +276,32 @@ def _row(device: Device, heard: _Heard, now: datetime) -> Row:
         device.group,
         heard.state,
         heard.version,
-        heard.system,
+        heard.system.version,
+        system_ok,
         heard.bundle,
         heard.bundle_version,
         bundle_ok,
         dict(heard.cameras),
         _last_answer(heard, now),
         health,
-        _problems(device, heard, health, bundle_ok),
+        _problems(device, heard, health, bundle_ok, system_ok),
     )
 
 
-def _problems(device: Device, heard: _Heard, health: Health | None, bundle_ok: bool | None) -> list[str]:
+def _problems(
+    device: Device, heard: _Heard, health: Health | None, bundle_ok: bool | None, system_ok: bool | None
+) -> list[str]:
     problems = list(heard.unreadable)
     if heard.state != "online":
         problems.append({"unknown": "nothing heard"}.get(heard.state, heard.state))
     if bundle_ok is False and device.bundle is not None:
         problems.append(f"runs another bundle than {device.bundle.name}@{device.bundle.version} of the fleet file")
+    if system_ok is False:
+        problems.append(f"runs another system than {device.system} of the fleet file")
+    if heard.system.confirmed is False:
+        problems.append(f"system {heard.system.version} has not been confirmed")
+    if heard.system.fault is not None:
+        problems.append(f"its last update of the system failed: {heard.system.fault}")
     problems += [
         f"camera {one_line(name)} is {state}"
         for name, state in sorted(heard.cameras.items())

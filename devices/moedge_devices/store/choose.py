@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from moedge_devices.store.documents import Index, Release
+from moedge_devices.store.documents import Offer, Release
 from moedge_devices.store.errors import RefusedError
+
+_Offered = TypeVar("_Offered", bound=Offer)
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,25 @@ class Device:
     moedge: str
 
 
-def choose(index: Index, name: str, version: str | None, device: Device) -> Release:
-    """The newest release of a bundle in the device's channel that is for it, or a certain version.
+def choose(
+    offers: Sequence[_Offered], name: str, version: str | None, device: Device, what: str = "bundle"
+) -> _Offered:
+    """The newest release of a name in the device's channel that is for it, or a certain version.
+
+    Args:
+        offers: All of the source.
+        name: Of the bundle, or the system.
+        version: The one that is wanted; None for the newest.
+        device: For whom.
+        what: Is offered; for errors.
 
     Raises:
         RefusedError: There is none, or this version is not for the device.
     """
-    releases = index.of(name)
+    releases = sorted((each for each in offers if each.name == name), key=lambda each: -each.number)
     if not releases:
-        names = ", ".join(sorted({release.name for release in index.releases})) or "nothing"
-        raise RefusedError(f"The source has no bundle '{name}'. It has: {names}.", key="update.unknown_bundle")
+        names = ", ".join(sorted({release.name for release in offers})) or "nothing"
+        raise RefusedError(f"The source has no {what} '{name}'. It has: {names}.", key=f"update.unknown_{what}")
     if version is not None:
         named = next((release for release in releases if release.version == version), None)
         if named is None:
@@ -58,7 +71,7 @@ def choose(index: Index, name: str, version: str | None, device: Device) -> Rele
     )
 
 
-def why_not(release: Release, device: Device) -> tuple[str, str] | None:
+def why_not(release: Offer, device: Device) -> tuple[str, str] | None:
     """Key and sentence saying why a release is not for a device; None if it is."""
     if device.channel not in release.channels:
         channels = ", ".join(release.channels) or "none"

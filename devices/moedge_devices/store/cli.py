@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,8 +14,8 @@ from moedge_runtime.command_line import FiniteRange, OutputDirectory, OutputFile
 from moedge_runtime.errors import ConfigError
 
 from moedge_devices.store.config import UpdateConfig, load_update_config
+from moedge_devices.store.progress import progress_bar
 
-Progress = Callable[[int], None]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -117,10 +115,10 @@ def install(*, bundle_: str, check_files: bool, allow_downgrade: bool, **options
     name, version = _split(bundle_)
     with store.locked():
         index, source = _index(config, store)
-        release = choose(index, name, version, _device(config))
+        release = choose(index.releases, name, version, _device(config))
         if not allow_downgrade:
             check_not_older(release, _in_use(store, name))
-        with _bar() as progress_of:
+        with progress_bar() as progress_of:
             done = bring(store, source, release, progress_of, check_files=check_files)
     result = {
         "name": name,
@@ -180,7 +178,7 @@ def verify(*, bundle_: str | None, **options: Any) -> tuple[dict[str, Any], str]
     chosen = [each for each in store.installed(name) if version in (None, each.release.version)]
     if bundle_ and not chosen:
         raise store.not_installed(name or "", version)
-    with _bar() as progress_of:
+    with progress_bar() as progress_of:
         damaged = check_store(chosen, progress_of)
     checked = [each.release.label for each in chosen]
     result = {"ok": not damaged, "checked": checked, "damaged": damaged}
@@ -248,7 +246,7 @@ def update(
     from moedge_devices.store.run import Choice, run_update  # noqa: PLC0415
 
     choice = Choice(check, any_time, retry, allow_downgrade)
-    with _bar() as progress_of:
+    with progress_bar() as progress_of:
         outcome = run_update(_config(options), choice, progress_of, _say)
     return asdict(outcome), outcome.text
 
@@ -308,8 +306,9 @@ def keys(
 @click.argument("bundle_", metavar="[BUNDLE]", required=False)
 @click.option("--key", type=_FILE, required=True, help="Private key of a signer.")
 @click.option("--keys", "new_keys", type=_FILE, help="First take over this version of the keys, from `keys --out`.")
-@click.option("--name", help="Of the bundle; default its directory's.")
-@click.option("--version", help="Of the bundle; needed with one.")
+@click.option("--name", help="Of a model; default its directory's.")
+@click.option("--version", help="Of a model; needed with one.")
+@click.option("--keyring", type=_FILE, help="PEM certificates whose owners may sign systems; needed with one.")
 @click.option("--channel", "channels", multiple=True, help="In which channel; repeatable.")
 @click.option("--profile", "profiles", multiple=True, help="Only for this kind of board; repeatable.")
 @click.option("--for-device", "devices", multiple=True, help="Only for this device; repeatable.")
@@ -328,7 +327,8 @@ def publish(
 ) -> tuple[dict[str, Any], str]:
     """Add BUNDLE to DIRECTORY, which any web server can serve; without BUNDLE renew the index before it expires.
 
-    A version that is there already gets the channels, profiles and devices that are given now.
+    BUNDLE is the directory of a model, or a system of `moedge flash build --update`, *.raucb, which says by itself what
+    it is. A version that is there already gets the channels, profiles and devices that are given now.
     """
     from moedge_runtime.bundle import Bundle  # noqa: PLC0415
 
@@ -336,23 +336,26 @@ def publish(
     from moedge_devices.store.publish import Terms, add_keys  # noqa: PLC0415
     from moedge_devices.store.publish import publish as write  # noqa: PLC0415
 
-    if (bundle_ is None) != (options["version"] is None):
+    system = _system(Path(bundle_), options) if bundle_ and Path(bundle_).is_file() else None
+    if system is None and (bundle_ is None) != (options["version"] is None):
         raise ConfigError("BUNDLE and --version go together.")
-    opened = Bundle.open(bundle_) if bundle_ else None
+    opened = Bundle.open(bundle_) if bundle_ and system is None else None
+    size = system.path.stat().st_size if system else sum(each.nbytes for each in opened.manifest.files) if opened else 0
     if new_keys is not None:
         add_keys(directory, new_keys.read_bytes())
     terms = Terms(options["channels"], options["profiles"], options["devices"], options["min_moedge"])
-    with _bar() as progress_of:
+    with progress_bar() as progress_of:
         done = write(
             directory,
             key,
             bundle=opened,
+            system=system,
             name=options["name"],
             version=options["version"],
             terms=terms,
             withdraw=options["withdraw"],
             days=expires_days,
-            progress=progress_of(sum(each.nbytes for each in opened.manifest.files) if opened else 0),
+            progress=progress_of(size),
         )
     result = {
         "directory": str(directory),
@@ -379,6 +382,18 @@ def _pem(path: Path) -> str:
         raise ConfigError(
             f"'{path}' is no public key in PEM, which is text. Write it with `openssl pkey -pubout`.", key="config.keys"
         ) from error
+
+
+def _system(path: Path, options: dict[str, Any]) -> Any:
+    from moedge_devices.store.publish import SystemFile  # noqa: PLC0415
+    from moedge_devices.store.rauc import look_at  # noqa: PLC0415
+
+    if options["name"] or options["version"]:
+        raise ConfigError(f"The system '{path}' says its name and version by itself. Leave out --name and --version.")
+    if options["keyring"] is None:
+        raise ConfigError(f"Who has signed the system '{path}'? Give --keyring, whom the boards trust (docs/flash.md).")
+    update = look_at(str(path), f"--keyring={options['keyring']}")
+    return SystemFile(path, update.compatible, update.version)
 
 
 def _config(options: dict[str, Any]) -> UpdateConfig:
@@ -425,23 +440,3 @@ def _split(text: str, *, needs_version: bool = False) -> tuple[str, str | None]:
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int], Progress]]:
-    """A progress bar on standard error that begins once the bytes to come are known; none in a journal or a file."""
-    bars: list[Any] = []
-
-    def progress_of(total: int) -> Progress:
-        if not sys.stderr.isatty():
-            return lambda advance: None
-        bar = click.progressbar(length=total, label="files", file=sys.stderr)
-        bars.append(bar)
-        bar.__enter__()
-        return bar.update
-
-    try:
-        yield progress_of
-    finally:
-        for bar in bars:
-            bar.__exit__(None, None, None)

@@ -11,7 +11,7 @@ from moedge_runtime.config.values import Duration, Identifier
 from moedge_runtime.errors import ConfigError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moedge_devices.fleet.model import BundleVersion, Update
+from moedge_devices.fleet.model import BundleVersion, SystemVersion, Update
 from moedge_devices.store.documents import ReleaseName
 from moedge_devices.store.store import DEFAULT_STORE
 from moedge_devices.typed_yaml import load_typed
@@ -43,7 +43,7 @@ class UpdateConfig(BaseModel):
     channel: Identifier | None = None
     """Channel to follow; null for the one in device.json, or else stable."""
     device: Path | None = None
-    """device.json that `moedge fleet render` made: device, profile, bundle, channel, windows. null for none."""
+    """device.json that `moedge fleet render` made: device, profile, bundle, system, channel, windows. null for none."""
     runtime_directory: Path = Path("/run/moedge")
     """Where the daemon writes model.json."""
     answers: Annotated[int, Field(ge=0)] = 1
@@ -62,6 +62,7 @@ class DeviceFile(BaseModel):
     device: Identifier
     profile: Identifier | None = None
     bundle: BundleVersion | None = None
+    system: SystemVersion | None = None
     update: Update = Update()
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from moedge_runtime.config.values import Identifier
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from moedge_devices.fleet.model import SystemVersion
 from moedge_devices.store import openssl
 from moedge_devices.store.errors import TrustError
 
@@ -60,18 +61,16 @@ class Keys(_Document):
         return {openssl.key_id(pem): pem for pem in self.signers}
 
 
-class Release(_Document):
-    """One version of a bundle."""
+class Offer(_Document):
+    """One version of something that boards are given, and for whom it is."""
 
     name: ReleaseName
     version: Version
     """A word of the publisher's own."""
     number: Annotated[int, Field(ge=1)]
     """Goes up with every release of this name: a lower one is a downgrade, whatever the versions are called."""
-    manifest_sha256: Digest
-    manifest_bytes: Annotated[int, Field(ge=1, le=64 << 20)]
     bytes: Annotated[int, Field(ge=1)]
-    """Of all files, the manifest included."""
+    """Of all files."""
     min_moedge: Dotted | None = None
     """Oldest moedge that runs it; null for any."""
     channels: list[Identifier] = []
@@ -86,6 +85,21 @@ class Release(_Document):
         return f"{self.name}@{self.version}"
 
 
+class Release(Offer):
+    """One version of a bundle. Its manifest, which counts in `bytes`, lists the other files."""
+
+    manifest_sha256: Digest
+    manifest_bytes: Annotated[int, Field(ge=1, le=64 << 20)]
+
+
+class SystemRelease(Offer):
+    """One version of a system, a file that RAUC installs (docs/flash.md). Its name is RAUC's `compatible`."""
+
+    version: SystemVersion
+    """The one that it says of itself."""
+    sha256: Digest
+
+
 class Index(_Document):
     """All releases of a source."""
 
@@ -97,18 +111,16 @@ class Index(_Document):
     expires: AwareDatetime
     """Publish again before that, even if nothing is new."""
     releases: Annotated[list[Release], Field(max_length=10_000)] = []
+    systems: Annotated[list[SystemRelease], Field(max_length=10_000)] = []
 
     @model_validator(mode="after")
     def _unique(self) -> Index:
-        labels = [release.label for release in self.releases]
-        numbers = [(release.name, release.number) for release in self.releases]
+        offers: list[Offer] = [*self.releases, *self.systems]
+        labels = [offer.label for offer in offers]
+        numbers = [(offer.name, offer.number) for offer in offers]
         if len(set(labels)) < len(labels) or len(set(numbers)) < len(numbers):
             raise ValueError("two releases have the same name and version, or the same name and number")
         return self
-
-    def of(self, name: str) -> list[Release]:
-        """Releases of a bundle, the newest first."""
-        return sorted((each for each in self.releases if each.name == name), key=lambda each: -each.number)
 
 
 _Kind = TypeVar("_Kind", Keys, Index)

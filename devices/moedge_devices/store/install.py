@@ -11,7 +11,7 @@ from moedge_runtime.bundle.reader import parse_manifest
 from moedge_runtime.bundle.verify import sha256_of
 from moedge_runtime.errors import StorageError
 
-from moedge_devices.store.documents import Release
+from moedge_devices.store.documents import Offer, Release
 from moedge_devices.store.download import Progress, content_path, fetch
 from moedge_devices.store.errors import RefusedError, TrustError
 from moedge_devices.store.source import Source
@@ -116,7 +116,7 @@ def drop_damaged(store: Store, manifest: Manifest) -> list[str]:
     return damaged
 
 
-def check_space(store: Store, release: Release, missing: dict[str, int]) -> None:
+def check_space(store: Store, release: Offer, missing: dict[str, int]) -> None:
     """Refuse what does not fit.
 
     Raises:

@@ -13,16 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.bundle.reader import MANIFEST_NAME, parse_manifest
+from moedge_runtime.bundle.verify import sha256_of
 from moedge_runtime.config.problems import path_text, schema_problems
 from moedge_runtime.durable import sync_path, write_durably
 from moedge_runtime.errors import BundleError, ConfigError, StorageError
 from pydantic import BaseModel, ValidationError
 
 from moedge_devices.store import openssl
-from moedge_devices.store.documents import INDEX_TYPE, KEYS_TYPE, Index, Keys, Release, parse
+from moedge_devices.store.documents import INDEX_TYPE, KEYS_TYPE, Index, Keys, Offer, Release, SystemRelease, parse
 from moedge_devices.store.download import Progress, content_path
 from moedge_devices.store.durable import make_directory
 from moedge_devices.store.envelope import seal, unseal
@@ -49,6 +51,21 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class SystemFile:
+    """An update of the system, *.raucb of `moedge flash build --update`.
+
+    Attributes:
+        path: The file.
+        compatible: For which boards RAUC takes it.
+        version: Of the system.
+    """
+
+    path: Path
+    compatible: str
+    version: str
+
+
+@dataclass(frozen=True)
 class Published:
     """What changed.
 
@@ -60,7 +77,7 @@ class Published:
     """
 
     index: Index
-    release: Release | None
+    release: Release | SystemRelease | None
     written_bytes: int
     removed: list[str]
 
@@ -70,6 +87,7 @@ def publish(
     key: Path,
     *,
     bundle: Bundle | None = None,
+    system: SystemFile | None = None,
     name: str | None = None,
     version: str | None = None,
     terms: Terms = Terms(),
@@ -78,16 +96,17 @@ def publish(
     progress: Progress = lambda advance: None,
     now: Callable[[], float] = time.time,
 ) -> Published:
-    """Add a bundle, change the channels of one that is there, withdraw some, or only renew the index.
+    """Add a bundle or a system, change the channels of one that is there, withdraw some, or only renew the index.
 
     The index is replaced last, as a whole, so that a board never sees one whose files are not there.
 
     Args:
         directory: The published directory; made if it is not there. It must have the keys (`add_keys`) first.
         key: Private key of a signer.
-        bundle: What to add; None to leave the releases as they are.
-        name: Its name; None for its directory's.
-        version: Its version.
+        bundle: A bundle to add.
+        system: A system to add.
+        name: The bundle's name; None for its directory's.
+        version: The bundle's version.
         terms: For whom it is; of a version that is there already they replace the earlier ones.
         withdraw: Releases to take out, as NAME@VERSION. Files that no release needs are removed.
         days: After which the index expires.
@@ -125,20 +144,27 @@ def publish(
                 key="config.clock",
             )
         releases = list(before.releases) if before else []
-        release, written = None, 0
+        systems = list(before.systems) if before else []
+        release: Release | SystemRelease | None = None
+        written = 0
         for label in withdraw:
-            if label not in [release.label for release in releases]:
+            if label not in [offer.label for offer in (*releases, *systems)]:
                 raise ConfigError(f"'{directory}' has no release {label} to withdraw.", key="update.unknown_version")
-        releases = [release for release in releases if release.label not in withdraw]
+        releases = [each for each in releases if each.label not in withdraw]
+        systems = [each for each in systems if each.label not in withdraw]
         if bundle is not None:
             release = _release(bundle, name, version, terms, before.releases if before else [])
             releases = [each for each in releases if each.label != release.label] + [release]
             written = _copy(directory, bundle, release, progress)
+        elif system is not None:
+            release = _system_release(system, terms, before.systems if before else [])
+            systems = [each for each in systems if each.label != release.label] + [release]
+            written = _copy_file(directory, system.path, release.sha256, release.bytes, progress)
         serial = max((before.serial if before else 0) + 1, int(now()))
-        index = Index(serial=serial, created=created, expires=expires, releases=releases)
+        index = Index(serial=serial, created=created, expires=expires, releases=releases, systems=systems)
         payload = index.model_dump_json(indent=1).encode()
         write_durably(directory / INDEX_NAME, seal(INDEX_TYPE, payload, [key]))
-        removed = _remove_unneeded(directory, releases) if withdraw else []
+        removed = _remove_unneeded(directory, index) if withdraw else []
     return Published(index, release, written, removed)
 
 
@@ -234,67 +260,112 @@ def _release(bundle: Bundle, name: str | None, version: str | None, terms: Terms
     files = {entry.sha256: entry.nbytes for entry in bundle.manifest.files}
     name = name or bundle.path.resolve().name
     digest = hashlib.sha256(content).hexdigest()
-    numbers = [release.number for release in before if release.name == name]
-    known = next((each for each in before if each.name == name and each.version == version), None)
-    if known is not None and known.manifest_sha256 != digest:
-        raise ConfigError(
-            f"{known.label} is published with another content. A version is published once: choose another --version.",
-            key="update.version_reused",
-        )
     try:
         return Release(
             name=name,
             version=version or "",
-            number=known.number if known else max(numbers, default=0) + 1,
+            number=_number(name, version, digest, [(each, each.manifest_sha256) for each in before]),
             manifest_sha256=digest,
             manifest_bytes=len(content),
             bytes=sum(files.values()) + len(content),
-            min_moedge=terms.min_moedge,
-            channels=sorted(set(terms.channels)),
-            profiles=sorted(set(terms.profiles)),
-            devices=sorted(set(terms.devices)),
+            **_for_whom(terms),
         )
     except ValidationError as error:
         raise ConfigError(f"The release is not valid: {_problems(error, Release)}.", key="config.invalid") from error
 
 
+def _system_release(system: SystemFile, terms: Terms, before: Sequence[SystemRelease]) -> SystemRelease:
+    digest = sha256_of(system.path)
+    try:
+        return SystemRelease(
+            name=system.compatible,
+            version=system.version,
+            number=_number(system.compatible, system.version, digest, [(each, each.sha256) for each in before]),
+            sha256=digest,
+            bytes=system.path.stat().st_size,
+            **_for_whom(terms),
+        )
+    except ValidationError as error:
+        raise ConfigError(
+            f"The release is not valid: {_problems(error, SystemRelease)}.", key="config.invalid"
+        ) from error
+
+
+def _number(name: str, version: str | None, digest: str, before: Sequence[tuple[Offer, str]]) -> int:
+    """Of a release whose content has `digest`: its own if it is there already, else the next one.
+
+    Args:
+        name: Of the release.
+        version: Of the release.
+        digest: Of its content.
+        before: What is there of any name, and the digests of its content.
+
+    Raises:
+        ConfigError: It is there with another content.
+    """
+    versions = {offer.version: (offer.number, theirs) for offer, theirs in before if offer.name == name}
+    if version not in versions:
+        return max((number for number, _ in versions.values()), default=0) + 1
+    number, theirs = versions[version]
+    if theirs != digest:
+        raise ConfigError(
+            f"{name}@{version} is published with another content. A version is published once: choose another one.",
+            key="update.version_reused",
+        )
+    return number
+
+
+def _for_whom(terms: Terms) -> dict[str, Any]:
+    return {
+        "min_moedge": terms.min_moedge,
+        "channels": sorted(set(terms.channels)),
+        "profiles": sorted(set(terms.profiles)),
+        "devices": sorted(set(terms.devices)),
+    }
+
+
 def _copy(directory: Path, bundle: Bundle, release: Release, progress: Progress) -> int:
     """Put files of a bundle into the directory, by content; every byte is checked on its way. Bytes that were new."""
-    written = 0
     files = [(entry.path, entry.sha256, entry.nbytes) for entry in bundle.manifest.files]
-    for relative, digest, nbytes in [*files, (MANIFEST_NAME, release.manifest_sha256, release.manifest_bytes)]:
-        destination = directory / content_path(digest)
-        if destination.exists() and destination.stat().st_size == nbytes:
-            progress(nbytes)
-            continue
-        make_directory(destination.parent)
-        draft = destination.with_name(f".{digest}.new")
-        found = hashlib.sha256()
-        with bundle.file(relative).open("rb") as source, draft.open("wb") as file:
-            while piece := source.read(CHUNK_BYTES):
-                found.update(piece)
-                file.write(piece)
-                progress(len(piece))
-            file.flush()
-            os.fsync(file.fileno())
-        if found.hexdigest() != digest:
-            draft.unlink()
-            raise BundleError(
-                f"Bundle '{bundle.path}' is damaged: SHA-256 differs from the manifest for '{relative}'. Copy or "
-                f"export the bundle again. Nothing was published.",
-                key="bundle.checksum_mismatch",
-            )
-        draft.chmod(0o644)
-        draft.replace(destination)
-        sync_path(destination.parent)
-        written += nbytes
-    return written
+    files.append((MANIFEST_NAME, release.manifest_sha256, release.manifest_bytes))
+    return sum(
+        _copy_file(directory, bundle.file(relative), digest, nbytes, progress) for relative, digest, nbytes in files
+    )
 
 
-def _remove_unneeded(directory: Path, releases: Sequence[Release]) -> list[str]:
+def _copy_file(directory: Path, path: Path, digest: str, nbytes: int, progress: Progress) -> int:
+    """Put one file into the directory, by its content, unless it is there; bytes that were new."""
+    destination = directory / content_path(digest)
+    if destination.exists() and destination.stat().st_size == nbytes:
+        progress(nbytes)
+        return 0
+    make_directory(destination.parent)
+    draft = destination.with_name(f".{digest}.new")
+    found = hashlib.sha256()
+    with path.open("rb") as source, draft.open("wb") as file:
+        while piece := source.read(CHUNK_BYTES):
+            found.update(piece)
+            file.write(piece)
+            progress(len(piece))
+        file.flush()
+        os.fsync(file.fileno())
+    if found.hexdigest() != digest:
+        draft.unlink()
+        raise BundleError(
+            f"'{path}' is damaged: its SHA-256 is not the one that it must have. Copy it, or export the bundle, again. "
+            f"Nothing was published.",
+            key="bundle.checksum_mismatch",
+        )
+    draft.chmod(0o644)
+    draft.replace(destination)
+    sync_path(destination.parent)
+    return nbytes
+
+
+def _remove_unneeded(directory: Path, index: Index) -> list[str]:
     """Remove files that no release has."""
-    needed = {release.manifest_sha256 for release in releases}
-    for release in releases:
+    needed = {release.manifest_sha256 for release in index.releases} | {system.sha256 for system in index.systems}
+    for release in index.releases:
         content = (directory / content_path(release.manifest_sha256)).read_bytes()
         needed |= {entry.sha256 for entry in parse_manifest(release.label, content).files}
     removed = []

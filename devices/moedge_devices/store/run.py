@@ -85,7 +85,7 @@ def run_update(
         device_file = load_device(config.device)
         name, version = _wanted(config, device_file, store)
         index, source = index_of(config, store, say, memory, clock)
-        release = choose(index, name, version, device_of(config))
+        release = choose(index.releases, name, version, device_of(config))
         _check_manifest(release, device_file)
         used = release_in_use(store, name)
         before = used.version if used else None
@@ -102,11 +102,11 @@ def run_update(
         if choice.check:
             return outcome("available", f"{release.label} is there for this device; {before or 'none'} is in use.")
         updater.check_daemon(name)
-        if not choice.any_time and (reason := _not_now(device_file, clock())):
+        if not choice.any_time and (reason := not_now(device_file, clock())):
             return outcome("waiting", f"{release.label} waits: {reason}")
         with store.locked():
             install(store, source, release, progress_of)
-        if not choice.any_time and (reason := _not_now(device_file, clock())):
+        if not choice.any_time and (reason := not_now(device_file, clock())):
             return outcome("waiting", f"{release.label} is installed and waits: {reason}")
         say(f"Switching from {before or 'nothing'} to {release.version}.")
         updater.switch(release)
@@ -175,7 +175,7 @@ def _check_manifest(release: Release, device: DeviceFile | None) -> None:
         )
 
 
-def _not_now(device: DeviceFile | None, clock: Clock) -> str | None:
+def not_now(device: DeviceFile | None, clock: Clock) -> str | None:
     """Why a device is not updated at this time; None if it may be."""
     windows = device.update.windows if device else None
     if windows is None:

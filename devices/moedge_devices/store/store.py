@@ -4,6 +4,7 @@
     bundles/NAME/VERSION/      a whole bundle; its files are hard links to those in files/
     releases/NAME/VERSION.json what the index said of it
     current/NAME               a symbolic link to ../bundles/NAME/VERSION: model.bundle of moedge.yaml
+    systems/NAME/VERSION.raucb an update of the system until it is installed, a hard link to one in files/
     partial/                   what is not whole yet
     trust.json, update.json    what was seen of the source; an update under way
 
@@ -27,7 +28,7 @@ from moedge_runtime.durable import sync_path, write_durably
 from moedge_runtime.errors import ConfigError, StorageError
 from pydantic import ValidationError
 
-from moedge_devices.store.documents import Release
+from moedge_devices.store.documents import Release, SystemRelease
 from moedge_devices.store.durable import link_durably, make_directory, remove_durably
 from moedge_devices.store.errors import storage_errors
 
@@ -56,6 +57,7 @@ class Store:
         self.root = root.absolute()
         self.files, self.bundles, self.releases = (self.root / name for name in ("files", "bundles", "releases"))
         self.current, self.partial = self.root / "current", self.root / "partial"
+        self.systems = self.root / "systems"
         self.trust, self.journal = self.root / "trust.json", self.root / "update.json"
 
     @contextmanager
@@ -196,6 +198,25 @@ class Store:
         draft.replace(destination)
         sync_path(destination.parent)
         return destination
+
+    def keep_system(self, release: SystemRelease) -> Path:
+        """Keep the file of an update of the system, which is here, under its name, and no other one."""
+        path = self.systems / release.name / f"{release.version}.raucb"
+        for other in self.systems.glob("*/*"):
+            if other != path:
+                other.unlink()
+        self._relink(self.file(release.sha256), path)
+        return path
+
+    def drop_systems(self) -> int:
+        """Remove updates of the system.
+
+        Returns:
+            Bytes that were freed.
+        """
+        for path in self.systems.glob("*/*"):
+            path.unlink()
+        return self.collect()
 
     def use(self, name: str, version: str) -> None:
         """Point current/NAME to a version that is whole.

@@ -16,7 +16,7 @@ from pathlib import Path
 from moedge_runtime.errors import ConfigError
 
 from moedge_devices.store.daemon import RunningDaemon, Said
-from moedge_devices.store.documents import Release
+from moedge_devices.store.documents import Offer, Release
 from moedge_devices.store.errors import RefusedError, UpdateFailedError
 from moedge_devices.store.journal import Journal, Pending
 from moedge_devices.store.store import Store
@@ -215,7 +215,7 @@ class Updater:
         )
 
 
-def check_not_failed(memory: Memory, release: Release) -> None:
+def check_not_failed(memory: Memory, release: Offer) -> None:
     """Refuse a release that has failed on this board.
 
     Raises:

@@ -269,10 +269,10 @@ class Bridge:
         self.client.publish(Message(self.topics.motion(camera), payload.encode(), retain=True))
 
     def publish_health(self) -> None:
-        """Publish the counters, and info again if the clock has been set meanwhile."""
-        synced = clock_synced()
-        if synced != self._synced:
-            self._synced = synced
+        """Publish the counters, and info again if the clock has been set, or the system confirmed, meanwhile."""
+        synced, system = clock_synced(), system_info()
+        if (synced, system) != (self._synced, self._system):
+            self._synced, self._system = synced, system
             self._publish_info()
         self.client.publish(Message(self.topics.health, self.health().encode(), retain=True))
 

@@ -241,6 +241,15 @@ class ModelInfo(Payload):
     manifest_sha256: str
 
 
+class SystemUpdateFault(Payload):
+    """Why the last update of the system failed, in `info`."""
+
+    version: str | None
+    """That was to come; null if it was not known yet."""
+    key: str
+    message: str
+
+
 class SystemInfo(Payload):
     """The operating system in `info`."""
 
@@ -252,6 +261,10 @@ class SystemInfo(Payload):
     """Of a system image of `moedge flash`; null on other systems."""
     slot: str | None
     """Of such an image, from which it was booted: A or B."""
+    confirmed: bool | None = None
+    """Of such an image, whether its daemon has answered, so that it counts."""
+    update_fault: SystemUpdateFault | None = None
+    """Of the last update of such an image; null if it went well."""
 
 
 class DeviceInfo(Payload):

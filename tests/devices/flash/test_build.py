@@ -133,6 +133,11 @@ def test_the_root_says_what_it_is_and_what_updates_it_takes(tmp_path: Path) -> N
     assert "compatible=moedge-generic-arm64\nversion=1.0\n" in manifest(sources(tmp_path))
     wanted = root / "etc/systemd/system/multi-user.target.wants"
     assert (wanted / "moedge-confirm.service").readlink() == Path("/etc/systemd/system/moedge-confirm.service")
+    timers = {path.name: path.readlink() for path in wanted.with_name("timers.target.wants").iterdir()}
+    assert timers == {
+        "moedge-update.timer": Path("/lib/systemd/system/moedge-update.timer"),
+        "moedge-system-update.timer": Path("/etc/systemd/system/moedge-system-update.timer"),
+    }
     assert (wanted / "wpa_supplicant@wlan0.service").readlink() == Path("/lib/systemd/system/wpa_supplicant@.service")
 
 

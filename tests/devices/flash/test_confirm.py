@@ -6,6 +6,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from moedge_devices.flash import confirm
+from moedge_devices.flash.command import EXIT_WENT_BACK, flash
 from moedge_devices.flash.confirm import (
     assignments,
     booted_slot,
@@ -36,6 +39,36 @@ def test_a_system_does_not_count_without_a_daemon_or_without_answers() -> None:
     assert wait_for_answers(lambda: None, 1, 0.0) == "no daemon ran at the end of the wait of 0 s"
     assert wait_for_answers(lambda: said(0), 1, 0.0) == "the daemon has answered 0 of the 1 frames wanted within 0 s"
     assert wait_for_answers(lambda: said(5, None), 0, 0.0) is not None  # nothing is loaded
+
+
+@pytest.mark.parametrize("fault", ["no daemon ran", None])
+def test_a_system_that_goes_back_says_why_before_it_does_and_one_that_answers_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    (tmp_path / "cmdline").write_text("root=PARTLABEL=root-b rauc.slot=B\n")
+    (tmp_path / "os-release").write_text('IMAGE_VERSION="2.0"\nBUILD_ID="b2"\n')
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho systemctl $2 >>'{tmp_path / 'asked'}'\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(confirm, "COMMAND_LINE", tmp_path / "cmdline")
+    monkeypatch.setattr(confirm, "OS_RELEASE", tmp_path / "os-release")
+    done: list[tuple[object, ...]] = []
+    for name, result in (
+        *(("mend_variables", False), ("is_confirmed", False), ("other_is_good", True), ("wait_for_answers", fault)),
+        *((name, None) for name in ("note_fault", "note_confirmed", "forget_fault")),
+    ):
+        monkeypatch.setattr(
+            confirm, name, lambda *given, name=name, result=result: done.append((name, *given)) or result
+        )
+    monkeypatch.setattr(confirm, "mark", lambda *, good: done.append(("mark", good)))
+    code = CliRunner().invoke(flash, ["confirm"], standalone_mode=False).return_value
+    changes = [each for each in done if each[0] in ("note_fault", "note_confirmed", "forget_fault", "mark")]
+    if fault:
+        assert changes == [("note_fault", "2.0", "update.failed", fault), ("mark", False)]
+        assert (code, (tmp_path / "asked").read_text()) == (EXIT_WENT_BACK, "systemctl reboot\n")
+    else:
+        assert changes == [("note_confirmed", "B", "b2"), ("forget_fault",), ("mark", True)]
+        assert code == 0 and not (tmp_path / "asked").exists()
 
 
 def test_what_was_confirmed_is_this_build_in_this_slot(tmp_path: Path) -> None:

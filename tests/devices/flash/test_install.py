@@ -8,15 +8,19 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from devices.flash.test_build import sources
+from devices.store.samples import Publisher
 from moedge_devices.flash import confirm
 from moedge_devices.flash import install as updates
 from moedge_devices.flash.build import bundle_from, manifest
 from moedge_devices.flash.command import flash
-from moedge_devices.flash.install import Update, board_compatible, check, look_at
+from moedge_devices.flash.install import Machine, board_compatible, check
+from moedge_devices.store.cli import bundle
+from moedge_devices.store.rauc import Update, look_at
 from moedge_runtime.errors import ConfigError, MoedgeError, StorageError
 
 BOARD = "moedge-generic-arm64"
@@ -86,8 +90,9 @@ def test_what_rauc_could_not_install_is_an_error(install: Install) -> None:
 
 
 def test_an_update_for_other_boards_is_refused() -> None:
+    machine = Machine("A", "2", "b2", BOARD, confirmed=True, may_go_back=False, boot="1")
     with pytest.raises(ConfigError, match="for 'moedge-raspberry-pi-5', this board is 'moedge-generic-arm64'"):
-        check(Update("moedge-raspberry-pi-5", "3"), {"IMAGE_VERSION": "2"}, BOARD, may_go_back=False)
+        check(Update("moedge-raspberry-pi-5", "3"), machine)
 
 
 def test_a_machine_without_slots_is_told_so(tmp_path: Path) -> None:
@@ -95,33 +100,69 @@ def test_a_machine_without_slots_is_told_so(tmp_path: Path) -> None:
         board_compatible(tmp_path / "none")
 
 
+def signed(place: Path, name: str) -> tuple[Path, Path]:
+    """An update of system 1.0 for BOARD, signed by a certificate of its own; both."""
+    certificate, key, content = place / f"{name}.pem", place / f"{name}.key", place / name
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-subj", "/CN=test", "-days", "7300", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    content.mkdir()
+    (content / "root.img").write_bytes(os.urandom(100_000))
+    (content / "version").write_text("1.0\n")
+    (content / "manifest.raucm").write_text(manifest(sources(place)))
+    bundle_from(content, certificate, key, place / f"{name}.raucb", certificate)
+    return place / f"{name}.raucb", certificate
+
+
 @pytest.mark.skipif(shutil.which("rauc") is None, reason="needs rauc")
 def test_rauc_tells_what_a_bundle_is_and_refuses_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = []
-    for name in ("ours", "theirs"):
-        certificate, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-                *("-subj", "/CN=test", "-days", "7300", "-keyout", key, "-out", certificate),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        keys.append((certificate, key))
-        content = tmp_path / name
-        content.mkdir()
-        (content / "root.img").write_bytes(os.urandom(100_000))
-        (content / "version").write_text("1.0\n")
-        (content / "manifest.raucm").write_text(manifest(sources(tmp_path)))
-        bundle_from(content, certificate, key, tmp_path / f"{name}.raucb", certificate)
+    ours, certificate = signed(tmp_path, "ours")
+    signed(tmp_path, "theirs")
     rauc, board = shutil.which("rauc"), tmp_path / "bin"
     board.mkdir()
-    (board / "rauc").write_text(f'#!/bin/sh\nexec {rauc} --keyring={keys[0][0]} "$@"\n')
+    (board / "rauc").write_text(f'#!/bin/sh\nexec {rauc} --keyring={certificate} "$@"\n')
     (board / "rauc").chmod(0o755)
     monkeypatch.setenv("PATH", f"{board}:/usr/bin:/bin")
-    assert look_at(str(tmp_path / "ours.raucb")) == Update(BOARD, "1.0")
-    (tmp_path / "unsigned.raucb").write_bytes((tmp_path / "ours.raucb").read_bytes()[:16384])
-    for name, words in (("theirs", "signature verification failed"), ("unsigned", "no update"), ("none", "No such")):
-        with pytest.raises(MoedgeError, match=words):
+    assert look_at(str(ours)) == Update(BOARD, "1.0")
+    (tmp_path / "unsigned.raucb").write_bytes(ours.read_bytes()[:16384])
+    for name, key, words in (
+        (
+            "theirs",
+            "flash.signature",
+            r"signed by nobody whom this board trusts \(RAUC: signature verification failed.*",
+        ),
+        ("unsigned", "flash.unsigned", r"is no signed update: it has no signature, or was cut short .*Copy it anew"),
+        ("none", "flash.rauc", "No such file.*Give the path"),
+    ):
+        with pytest.raises(MoedgeError, match=words) as caught:
             look_at(str(tmp_path / f"{name}.raucb"))
+        assert caught.value.key == key
+
+
+@pytest.mark.skipif(shutil.which("rauc") is None, reason="needs rauc")
+def test_a_system_is_published_as_what_it_says_it_is_and_only_if_boards_would_take_it(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path / "publisher")
+    (ours, certificate), (_, stranger) = signed(tmp_path, "ours"), signed(tmp_path, "theirs")
+
+    def publish(*options: object) -> dict[str, Any]:
+        arguments = ["publish", publisher.directory, ours, "--key", publisher.key, *options, "--json"]
+        done = CliRunner().invoke(bundle, [str(argument) for argument in arguments])
+        assert done.exception is None or isinstance(done.exception, MoedgeError | SystemExit), done.exception
+        value: dict[str, Any] = json.loads(done.stdout)
+        return value
+
+    assert "Give --keyring" in publish()["error"]["message"]
+    assert "Leave out --name" in publish("--keyring", certificate, "--version", "1.0")["error"]["message"]
+    assert publish("--keyring", stranger)["error"]["key"] == "flash.signature"
+    said = publish("--keyring", certificate, "--channel", "beta")["release"]
+    assert (said["name"], said["version"], said["number"], said["channels"]) == (BOARD, "1.0", 1, ["beta"])
+    assert said["bytes"] == ours.stat().st_size
+    assert publish("--keyring", certificate, "--channel", "stable")["written_bytes"] == 0
+    other, theirs = signed(tmp_path, "again")
+    other.replace(ours)
+    assert publish("--keyring", theirs)["error"]["key"] == "update.version_reused"

@@ -70,11 +70,12 @@ class FakeDevice:
         minutes_old: float = 0.0,
         bundle: str = "qwen3-vl-30b-int4",
         version: str | None = None,
+        system: dict[str, Any] | None = None,
     ) -> None:
         """Publish info, health and an answer as the daemon does; only the keys that a view reads."""
         at = rfc3339(datetime.fromtimestamp(datetime.now().timestamp() - 60 * minutes_old, timezone.utc))
         model = {"bundle": bundle, "version": version}
-        info = {"version": "0.1.0", "model": {**model, "manifest_sha256": "0" * 64}}
+        info = {"version": "0.1.0", "system": system, "model": {**model, "manifest_sha256": "0" * 64}}
         health = {"at": at, "rss_bytes": 1, "mqtt": {"queued": 0, "dropped": 0}}
         last = {"answered_at": at, "camera": "gate", "watch": "level", "status": "ok", "text": answer, "data": None}
         for topic, value in (

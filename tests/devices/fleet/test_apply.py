@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moedge_devices.fleet import load_fleet
 from moedge_devices.fleet.cli import fleet as command
+from moedge_devices.fleet.render import device_text
 from moedge_devices.fleet.stages import stages_of
 from moedge_runtime.errors import ConfigError, MoedgeError
 from moedge_runtime.mqtt.address import BrokerAddress
@@ -201,6 +202,39 @@ def test_a_device_that_never_answers_has_not_got_its_bundle(
     outcome = json.loads(run(path, "--json", "--bundle-within", "0.3")[1])
     assert outcome["failed"] == {"panel-01": "no answer with b@2 within 0.3 s: it has not answered at all"}
     assert run(path)[0] == 0, "without looking at bundles all take it"
+
+
+def test_a_new_system_goes_no_further_than_the_group_in_which_it_is_undone(
+    tmp_path: Path, mosquitto: BrokerAddress, fakes: Fakes
+) -> None:
+    path = write(tmp_path, fleet_text(mosquitto))
+    document = yaml.safe_load(path.read_text())
+    document["defaults"]["system"] = "2026.13"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    old = {"image_version": "2026.12", "slot": "A", "confirmed": True, "update_fault": None}
+    new = {"image_version": "2026.13", "slot": "B", "confirmed": True, "update_fault": None}
+    fault = {"version": "2026.13", "key": "update.failed", "message": "no daemon ran"}
+    after = dict.fromkeys(NAMES, new) | {
+        "panel-02": {**new, "confirmed": False},
+        "panel-03": {**old, "update_fault": fault},
+        "panel-04": {"image_version": None, "slot": None, "confirmed": None, "update_fault": None},
+    }
+    fakes.start(*NAMES)
+    for device in fakes.devices.values():
+        device.say(system=old)
+        device._on_config = lambda name: fakes.devices[name].say(system=after[name])
+    outcome = json.loads(run(path, "--json", "--system-within", "1", "--max-failures", "2")[1])
+    assert outcome["applied"] == ["panel-01"] and outcome["waiting"] == NAMES[4:]
+    assert outcome["failed"] == {
+        "panel-02": "no system 2026.13 within 1 s: it runs, and has not been confirmed",
+        "panel-03": "no system 2026.13 within 1 s: system 2026.12 runs; its last update failed: 2026.13: no daemon ran",
+        "panel-04": "no system 2026.13 within 1 s: it runs no system image",
+    }
+    after |= dict.fromkeys(NAMES, new)
+    outcome = json.loads(run(path, "--json", "--system-within", "10")[1])
+    assert outcome["current"] == ["panel-01"] and outcome["applied"] == NAMES[1:]
+    sent = json.loads(device_text(load_fleet(path).devices["panel-01"]))
+    assert sent["system"] == "2026.13"
 
 
 def test_a_device_is_asked_where_its_last_configuration_has_put_it(

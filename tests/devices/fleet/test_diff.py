@@ -57,6 +57,12 @@ def test_another_way_to_write_the_same_is_no_change(tmp_path: Path) -> None:
     assert diff_fleets(old, sample(tmp_path, text)).empty
 
 
+def test_another_system_is_said(tmp_path: Path) -> None:
+    old, new = (FLEET.replace("defaults:\n", f'defaults:\n  system: "{version}"\n') for version in ("1.0", "1.1"))
+    text = diff_text(diff_fleets(sample(tmp_path, old), sample(tmp_path, new)))
+    assert "is to have another system" in text and "system: 1.0 -> 1.1" in text
+
+
 def test_devices_with_the_same_changes_are_said_together(tmp_path: Path) -> None:
     old = sample(tmp_path)
     text = FLEET.replace("memory: 6G", "memory: 5G").replace("remove: [watches.lamps]", "remove: []")

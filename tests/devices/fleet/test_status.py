@@ -256,3 +256,23 @@ def test_another_version_of_the_bundle_is_another_bundle(tmp_path: Path) -> None
         row = view.rows()[0]
         assert row.bundle_ok is right, version
         assert (OTHER in row.problems) is not right
+
+
+def test_another_system_one_that_does_not_count_and_an_update_that_failed_are_problems(tmp_path: Path) -> None:
+    fleet = sample(tmp_path, FLEET.replace("defaults:\n", 'defaults:\n  system: "2026.12"\n'))
+    view = FleetView(fleet.devices.values())
+    info = json.loads((GOLDEN / "info.json").read_text())
+    fault = {"version": "2026.13", "key": "update.failed", "message": "no daemon ran"}
+    for changes, system_ok, problems in (
+        ({}, True, []),
+        ({"image_version": "2026.11"}, False, ["runs another system than 2026.12 of the fleet file"]),
+        ({"confirmed": False}, True, ["system 2026.12 has not been confirmed"]),
+        ({"update_fault": fault}, True, ["its last update of the system failed: 2026.13: no daemon ran"]),
+        ({"image_version": None, "slot": None, "confirmed": None}, None, []),
+    ):
+        said = info | {"system": info["system"] | changes}
+        view.note("moedge/panel-01/status", b'{"state": "online"}')
+        view.note("moedge/panel-01/info", json.dumps(said).encode())
+        row = view.rows()[0]
+        assert (row.system_ok, row.problems) == (system_ok, problems), changes
+        assert ("(other)" in status_text([row])) is (system_ok is False)

@@ -119,7 +119,7 @@ def test_the_shape_comes_from_the_types() -> None:
     assert isinstance(watch, Section) and watch.fields["json_schema"] == WHOLE
     mqtt = shape.fields["mqtt"]
     assert isinstance(mqtt, Section) and isinstance(mqtt.fields["embedded"], Section) and mqtt.fields["url"] == WHOLE
-    assert set(layer_shape().fields) == {"profile", "bundle", "update", "config"}
+    assert set(layer_shape().fields) == {"profile", "bundle", "system", "update", "config"}
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from moedge_devices.store.choose import Device, choose
-from moedge_devices.store.documents import Index, Keys, Release
+from moedge_devices.store.documents import Index, Keys, Release, SystemRelease
 from moedge_devices.store.install import Done, install
-from moedge_devices.store.publish import Terms, add_keys, make_keys, publish
+from moedge_devices.store.publish import SystemFile, Terms, add_keys, make_keys, publish
 from moedge_devices.store.source import DirectorySource, Source
 from moedge_devices.store.store import Store
 from moedge_devices.store.trust import Clock, Memory, read_anchor, read_index
@@ -75,7 +75,16 @@ class Publisher:
             write_bundle(path, head or f"head of {version}")
         terms = Terms(**({"channels": ["stable"]} | options))
         done = publish(self.directory, self.key, bundle=Bundle.open(path), name="panel", version=version, terms=terms)
-        assert done.release is not None
+        assert isinstance(done.release, Release)
+        return done.release
+
+    def system(self, version: str, compatible: str = "moedge-generic-arm64", **options: Any) -> SystemRelease:
+        """Publish a system, a file that says its version."""
+        path = self.place / f"{compatible}-{version}.raucb"
+        path.write_bytes(f"{compatible} {version}\n".encode() * 10_000)
+        terms = Terms(**({"channels": ["stable"]} | options))
+        done = publish(self.directory, self.key, system=SystemFile(path, compatible, version), terms=terms)
+        assert isinstance(done.release, SystemRelease)
         return done.release
 
     @property
@@ -105,7 +114,7 @@ class Board:
 
     def install(self, version: str | None = None, source: Source | None = None, **options: Any) -> Done:
         source = source or self.publisher.source
-        release = choose(self.index(source), "panel", version, DEVICE)
+        release = choose(self.index(source).releases, "panel", version, DEVICE)
         with self.store.locked():
             return install(self.store, source, release, **options)
 

@@ -166,6 +166,7 @@ EXAMPLES: dict[str, Payload] = {
             name="Debian GNU/Linux 12 (bookworm)",
             image_version="2026.12",
             slot="B",
+            confirmed=True,
         ),
         model=ModelInfo(
             name=MODEL.name,
