@@ -120,12 +120,13 @@ class Bridge:
             on_request=self._receive,
             sets=self.topics.feature_sets,
             on_delivered=jobs.recheck,
-            on_connected=self.publish_health,
+            on_connected=self._connected,
             also=[self._birth] if self._birth else [],
             on_also=self._home_assistant_said,
             spool=self._spool,
         )
         jobs.has_room = self.client.has_room
+        self._stale: list[str] = []
 
     def start(self, switches: Mapping[Switch, bool], *, before: Config | None = None) -> None:
         """Publish discovery, info and the cameras' first states, in this order on every connect, and begin to connect.
@@ -135,7 +136,7 @@ class Bridge:
             before: The configuration before a reload: what it announced and is gone is removed from the broker.
         """
         if before is not None:
-            self._remove_stale(before)
+            self._stale = self._stale_topics(before)
         self._announce(before)
         self._publish_info()
         with_motion = cameras_with_motion(self._config)
@@ -387,20 +388,27 @@ class Bridge:
             before=before,
         )
 
-    def _remove_stale(self, before: Config) -> None:
-        """Remove what an earlier configuration left on the same topics: an empty message takes a stored one away."""
+    def _stale_topics(self, before: Config) -> list[str]:
+        """Where an earlier configuration left a message that holds no longer."""
         topics = Topics(before.mqtt.base_topic, before.device)
         home, home_before = self._config.mqtt.home_assistant, before.mqtt.home_assistant
+        stale = []
         if home_before is not None and (
             home is None or home.prefix != home_before.prefix or before.device != self._config.device
         ):
-            self.client.publish(Message(discovery_topic(home_before.prefix, before.device), b"", retain=True))
-        if topics != self.topics:
-            return
-        now = retained_topics(self._config)
-        for topic in retained_topics(before):
-            if topic not in now:
-                self.client.publish(Message(topic, b"", retain=True))
+            stale.append(discovery_topic(home_before.prefix, before.device))
+        if topics == self.topics:
+            now = retained_topics(self._config)
+            stale += [topic for topic in retained_topics(before) if topic not in now]
+        return stale
+
+    def _connected(self) -> None:
+        self.publish_health()
+        # An empty message takes a stored one away. It comes after the announcement: Home Assistant reads these topics
+        # until that says otherwise, and makes errors in its log of what is empty.
+        stale, self._stale = self._stale, []
+        for topic in stale:
+            self.client.publish(Message(topic, b"", retain=True))
 
     def _home_assistant_said(self, message: Received) -> None:
         if message.payload == ONLINE.encode():
