@@ -1,6 +1,6 @@
 """What Home Assistant is told about a device: one message that announces all of its entities.
 
-Source: home-assistant.io, MQTT integration, "Device discovery payload"; checked against homeassistant 2025.4.4.
+Source: home-assistant.io, MQTT integration, "Device discovery payload"; checked by `make test-home-assistant`.
 """
 
 from __future__ import annotations
