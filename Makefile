@@ -14,7 +14,7 @@ CORE_CODE = $(shell find runtime/core export/core -name '*.cpp' -o -name '*.hpp'
 # Test files that run at the same time; most of them wait most of the time. 0 for one process.
 WORKERS ?= 2
 
-.PHONY: FORCE help demo test check format screenshots bench bench-core bench-peers bench-full bench-plan bench-fleet soak fuzz quality wheels test-wheels deb test-deb test-docker test-image lock-deb clean
+.PHONY: FORCE help demo test check format screenshots bench bench-core bench-peers bench-full bench-plan bench-fleet soak fuzz quality wheels test-wheels deb test-deb test-docker test-image test-home-assistant lock-deb clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -165,5 +165,23 @@ test-image: $(VENV)/.installed-dev ## build an image, boot it in qemu, update it
 	PYTHONPATH=benchmarks $(BIN)/python -m board_image out/image --package dist/moedge_*~deb12_arm64.deb \
 	  --bundle out/demo/panel-int4 --cuts $(CUTS) $(if $(ONLY),--only $(ONLY))
 
+# Of test-home-assistant: the newest release that this Python takes is installed; those from 2026.3 on want 3.14.
+HASS_PYTHON ?= python3.13
+HOME_ASSISTANT ?= homeassistant>=2025.4
+HASS := $(VENV)-home-assistant/bin
+
+# With what its integrations need, which it would else install while it starts.
+$(VENV)-home-assistant/.installed: tests/home_assistant/requirements.py
+	$(HASS_PYTHON) -m venv $(VENV)-home-assistant
+	$(HASS)/pip install --quiet --upgrade 'pip>=25.1'
+	$(HASS)/pip install --quiet '$(HOME_ASSISTANT)'
+	$(HASS)/python tests/home_assistant/requirements.py mqtt sensor binary_sensor image update button switch >$(@D)/requirements.txt
+	$(HASS)/pip install --quiet --requirement $(@D)/requirements.txt
+	touch $@
+
+test-home-assistant: $(VENV)/.installed-dev $(VENV)-home-assistant/.installed ## a real Home Assistant beside mosquitto and the daemon; needs Python 3.13 or newer
+	$(HASS)/hass --version
+	MOEDGE_HASS=$(HASS)/hass $(BIN)/python -m pytest tests/home_assistant
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(VENV)-wheels out build dist
+	rm -rf $(VENV) $(VENV)-wheels $(VENV)-home-assistant out build dist

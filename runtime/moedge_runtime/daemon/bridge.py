@@ -122,7 +122,7 @@ class Bridge:
             on_request=self._receive,
             sets=self.topics.feature_sets,
             on_delivered=jobs.recheck,
-            on_connected=self.publish_health,
+            on_connected=self._connected,
             also=[self._birth] if self._birth else [],
             on_also=self._home_assistant_said,
             spool=self._spool,
@@ -130,6 +130,7 @@ class Bridge:
         jobs.has_room = self.client.has_room
         level = config.mqtt.log
         self._log = LogTopic(level, self._publish_log, redactor(config)) if level else None
+        self._stale: list[Message] = []
 
     def start(self, switches: Mapping[Switch, bool], *, before: Config | None = None) -> None:
         """Publish discovery, info and the cameras' first states, in this order on every connect, and begin to connect.
@@ -138,8 +139,8 @@ class Bridge:
             switches: Every switch, and whether it is on.
             before: The configuration before a reload: what it announced and is gone is removed from the broker.
         """
-        stale = removals(self._config, before) if before is not None else []
-        for message in [*stale, *announcements(self._config, self._model.name, before)]:
+        self._stale = removals(self._config, before) if before is not None else []
+        for message in announcements(self._config, self._model.name, before):
             self.client.publish(message)
         self._publish_info()
         with_motion = cameras_with_motion(self._config)
@@ -378,6 +379,14 @@ class Bridge:
             Message(topic, picture.content, retain=True, identifier=identifier, content_type="image/jpeg")
         )
         return picture.reference(topic)
+
+    def _connected(self) -> None:
+        self.publish_health()
+        # After the announcement: Home Assistant reads these topics until that says otherwise, and an empty message on
+        # one of them is an error in its log.
+        stale, self._stale = self._stale, []
+        for message in stale:
+            self.client.publish(message)
 
     def _home_assistant_said(self, message: Received) -> None:
         if message.payload == ONLINE.encode():

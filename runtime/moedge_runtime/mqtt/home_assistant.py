@@ -1,6 +1,6 @@
 """What Home Assistant is told about a device: one message that announces all of its entities.
 
-Source: home-assistant.io, MQTT integration, "Device discovery payload"; checked against homeassistant 2025.4.4.
+Source: home-assistant.io, MQTT integration, "Device discovery payload"; checked by `make test-home-assistant`.
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ def _switches(
         switches[key] = switch(key, f"{camera} motion detection", MOTION, "mdi:motion-sensor")
     for watch in watches:
         key = f"asking_{watch}"
-        switches[key] = switch(key, f"{watch} enabled", watch_feature(watch), "mdi:eye-check")
+        switches[key] = switch(key, f"{watch} watch", watch_feature(watch), "mdi:eye-check")
     for zone in zones:
         key = f"zone_{len(camera)}_{camera}_{zone}"  # with the length no two of a camera and a zone are the same
         switches[key] = switch(key, f"{camera} zone {zone}", zone_feature(zone), "mdi:vector-polygon")

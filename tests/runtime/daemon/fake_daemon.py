@@ -1,20 +1,22 @@
-"""`moedge run` with the fake answerer: `python fake_daemon.py CONFIG [--exit-when-done] [--patient] [--die=POINT]`.
+"""`moedge run` with the fake answerer: `python fake_daemon.py CONFIG [OPTION …]`.
 
-Prints what it imported. A patient daemon waits for an hour for an answer under way when it is told to stop. With
---die=POINT it kills itself at its twentieth answer (made, queued, sent), acknowledgement or write into the spool, or
-at a step of its first reload.
+Prints what it imported. Options: --exit-when-done; --patient waits for an hour for an answer under way when it is told
+to stop; --board=ROOT reads the board's sensors under ROOT; --die=POINT kills it at its twentieth answer (made, queued,
+sent), acknowledgement or write into the spool, or at a step of its first reload.
 """
 
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from moedge_runtime.config import load_config
-from moedge_runtime.daemon import reload, service
+from moedge_runtime.daemon import outlets, reload, service
+from moedge_runtime.daemon.board import read_board
 from moedge_runtime.daemon.config_file import NewConfig
 from moedge_runtime.daemon.process import run_process
 from moedge_runtime.daemon.setup import Setup
@@ -77,6 +79,9 @@ if __name__ == "__main__":
     for option in sys.argv:
         if option.startswith("--die="):
             DEATHS[option.removeprefix("--die=")]()
+        if option.startswith("--board="):
+            read = partial(read_board, Path(option.removeprefix("--board=")))
+            outlets.Protection = partial(outlets.Protection, read=read)  # type: ignore[misc]
     if "--patient" in sys.argv:
         service.FINISH_S = 3600.0
     code = run_process(

@@ -33,6 +33,7 @@ FAKE_JETSON = {
     f"{ZONE}2/type": "cv0-thermal",
     f"{ZONE}2/temp": "",
 }
+VOLTAGE_ALARM = "sys/class/hwmon/hwmon1/in0_lcrit_alarm"
 FAKE_PI = {
     "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
     f"{ZONE}0/type": "cpu-thermal",
@@ -42,7 +43,7 @@ FAKE_PI = {
     f"{ZONE}0/trip_point_1_type": "active",
     f"{ZONE}0/trip_point_1_temp": "50000",
     "sys/class/hwmon/hwmon1/name": "rpi_volt",
-    "sys/class/hwmon/hwmon1/in0_lcrit_alarm": "0",
+    VOLTAGE_ALARM: "0",
 }
 THROTTLED = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"
 
@@ -73,7 +74,7 @@ def test_zones_of_one_type_keep_different_names(tmp_path: Path) -> None:
 def test_a_raspberry_pi_says_how_its_power_is(
     tmp_path: Path, alarm: str, bits: str | None, under_voltage: bool, throttled: bool | None
 ) -> None:
-    files = FAKE_PI | {"sys/class/hwmon/hwmon1/in0_lcrit_alarm": alarm} | ({THROTTLED: bits} if bits else {})
+    files = FAKE_PI | {VOLTAGE_ALARM: alarm} | ({THROTTLED: bits} if bits else {})
     reading = read_board(write(tmp_path, files))
     assert (reading.under_voltage, reading.throttled) == (under_voltage, throttled)
 

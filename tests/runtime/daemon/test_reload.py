@@ -267,6 +267,9 @@ def test_what_a_reload_takes_away_is_removed_from_the_broker(path: Path, broker:
             "the component's removal",
         )
         assert problems(discovery, removal) == []
+        removed = max(index for index, message in enumerate(listener.messages) if message.topic == discovery)
+        emptied = min(index for index, message in enumerate(listener.messages) if not message.payload)
+        assert removed < emptied, "nothing is emptied while Home Assistant still reads it"
         listener.clear()
         ask(listener, "health")
     with Listener(broker, "t/#") as late:

@@ -218,6 +218,11 @@ def test_zones_have_switches_whose_names_never_meet() -> None:
     }
 
 
+def test_entities_of_a_camera_and_of_a_watch_that_is_called_as_it_have_different_names() -> None:
+    names = [(one["platform"], one["name"]) for one in announced({"panel": ["panel"]}).components.values()]
+    assert len(set(names)) == len(names)
+
+
 def test_everything_that_can_be_switched_has_a_switch_that_is_there_while_the_camera_is_not() -> None:
     components = announced({"panel": ["level"], "gate": []}).components
     switches = {key: one for key, one in components.items() if one["platform"] == "switch"}
