@@ -244,7 +244,10 @@ def install(bundle: str, reboot: bool) -> None:
         _say("Start it: systemctl reboot")
 
 
-@flash.command()
+@flash.command(
+    epilog=examples("moedge flash update", "moedge flash update --check"),
+    short_help="On the board: bring the system up to date.",
+)
 @click.option("--config", "-c", "path", type=_FILE, help="update.yaml; default /etc/moedge/update.yaml.")
 @click.option("--check", is_flag=True, help="Only say what would be done.")
 @click.option("--now", "any_time", is_flag=True, help="Also outside the windows of device.json.")

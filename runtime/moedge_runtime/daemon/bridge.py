@@ -303,7 +303,7 @@ class Bridge:
             rss_bytes=rss_bytes(),
             clock_synced=clock_synced(),
             last_answer_age_s=self._counters.last_answer_age_s(),
-            cameras={name: self._camera_health(name) for name in self._config.cameras},
+            cameras={name: self._camera_health(name) for name in self.readers},
             watches=self._counters.health(),
             requests_waiting=self._jobs.requests_waiting,
             board=self.board(),

@@ -152,7 +152,9 @@ def test_a_system_is_published_as_what_it_says_it_is_and_only_if_boards_would_ta
     def publish(*options: object) -> dict[str, Any]:
         arguments = ["publish", publisher.directory, ours, "--key", publisher.key, *options, "--json"]
         done = CliRunner().invoke(bundle, [str(argument) for argument in arguments])
-        assert done.exception is None or isinstance(done.exception, MoedgeError | SystemExit), done.exception
+        if isinstance(done.exception, MoedgeError):
+            return {"error": {"key": done.exception.key, "message": str(done.exception)}}
+        assert done.exception is None, done.exception
         value: dict[str, Any] = json.loads(done.stdout)
         return value
 

@@ -120,7 +120,8 @@ def test_info_is_retained_and_names_model_and_configuration(place: Path, bundle:
     assert info["model"]["bundle"] == "sample"
     assert info["model"]["precision"] == "int4"
     assert len(info["model"]["manifest_sha256"]) == 64
-    assert set(info["system"]) == {"board", "name", "image_version", "slot"} and info["system"]["slot"] is None
+    assert set(info["system"]) == {"board", "name", "image_version", "slot", "confirmed", "update_fault"}
+    assert info["system"]["slot"] is None
     assert info["config"]["device"] == "d"
     assert info["config_schema"] == json.loads(json.dumps(config_schema()))
 
