@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -34,6 +35,8 @@ _OF_THE_MACHINE = (
 )
 """Of the way it is started, of libraries that it could use, of time."""
 _CLIENT = "http://127.0.0.1/"
+_SECTIONS = {"other_settings": {"set_client_cert": False, "set_ca_cert": "off"}}
+"""What the broker's form of 2026.11 has beside host and port, and its page fills in by itself."""
 
 State = dict[str, Any]
 """As `/api/states` gives it: entity_id, state, attributes."""
@@ -61,13 +64,13 @@ class HomeAssistant:
         self._run("/api/onboarding")
         user = {"client_id": _CLIENT, "name": "u", "username": "u", "password": "secret", "language": "en"}
         code = self._post("/api/onboarding/users", user)["auth_code"]
-        form = {"grant_type": "authorization_code", "code": code, "client_id": _CLIENT}
-        self._token = json.loads(self._send("/auth/token", urllib.parse.urlencode(form).encode()))["access_token"]
+        grant = urllib.parse.urlencode({"grant_type": "authorization_code", "code": code, "client_id": _CLIENT})
+        self._token = json.loads(self._send("/auth/token", grant.encode()))["access_token"]
         self._until(self._is_running, START_S, "the start")
         flow = self._post("/api/config/config_entries/flow", {"handler": "mqtt"})
-        done = self._post(
-            f"/api/config/config_entries/flow/{flow['flow_id']}", {"broker": broker.host, "port": broker.port}
-        )
+        form: dict[str, Any] = {"broker": broker.host, "port": broker.port}
+        form |= {name: _SECTIONS[name] for field in flow["data_schema"] if (name := field["name"]) in _SECTIONS}
+        done = self._post(f"/api/config/config_entries/flow/{flow['flow_id']}", form)
         assert done["type"] == "create_entry", f"Home Assistant does not take the broker: {done}"
 
     def stop(self) -> None:
@@ -153,8 +156,11 @@ class HomeAssistant:
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", body, headers)
         if body is not None and not path.startswith("/auth/"):
             request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
-            content: bytes = answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
+                content: bytes = answer.read()
+        except urllib.error.HTTPError as error:
+            raise ConnectionError(f"Home Assistant answers {path} with {error}: {error.read()[:1000]!r}") from error
         return content
 
 

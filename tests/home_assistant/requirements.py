@@ -13,7 +13,7 @@ from homeassistant import bootstrap, components
 
 
 def requirements(integrations: set[str]) -> set[str]:
-    """Those of the integrations and of all on which they depend."""
+    """Those of the integrations and of all that they import: what they depend on, and what they go after."""
     found: set[str] = set()
     done: set[str] = set()
     while left := integrations - done:
@@ -22,7 +22,7 @@ def requirements(integrations: set[str]) -> set[str]:
             path = Path(components.__path__[0], integration, "manifest.json")
             manifest = json.loads(path.read_text(encoding="utf-8"))
             found.update(manifest.get("requirements", ()))
-            integrations |= set(manifest.get("dependencies", ()))
+            integrations |= {*manifest.get("dependencies", ()), *manifest.get("after_dependencies", ())}
     return found
 
 
