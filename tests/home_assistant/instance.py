@@ -31,6 +31,7 @@ _OF_THE_MACHINE = (
     "[homeassistant.bootstrap]",
     "[homeassistant.components.camera.img_util]",
     "[aiohttp_fast_zlib]",
+    "[haffmpeg.",
     " took ",
 )
 """Of the way it is started, of libraries that it could use, of time."""

@@ -34,9 +34,9 @@ u moedge {DAEMON_ID} "moedge daemon" /var/lib/moedge
 u messagebus - "D-Bus"
 """
 _SERVICES = {
-    "multi-user.target.wants": (
-        *("moedge.service", "moedge-confirm.service", "systemd-networkd.service", "wpa_supplicant@wlan0.service"),
-    ),
+    "multi-user.target.wants": ("moedge.service", "moedge-confirm.service", "systemd-networkd.service"),
+    # Of a target it would keep a board without Wi-Fi waiting for its device in every boot.
+    "sys-subsystem-net-devices-wlan0.device.wants": ("wpa_supplicant@wlan0.service",),
     "sysinit.target.wants": ("moedge-seed.service", "systemd-resolved.service", "systemd-timesyncd.service"),
     "sockets.target.wants": ("systemd-networkd.socket",),
     "timers.target.wants": ("moedge-update.timer", "moedge-system-update.timer"),
