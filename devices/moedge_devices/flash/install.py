@@ -28,9 +28,7 @@ class Machine:
     Attributes:
         slot: From which it was booted, A or B.
         version: Of it.
-        build: Of it.
         compatible: Which updates the board takes.
-        confirmed: Whether it counts.
         may_go_back: It does not count yet, and there is another one to go back to.
         boot: Of this start of the machine; another one after every start (random(4)).
         state: Where the system notes what lasts.
@@ -38,9 +36,7 @@ class Machine:
 
     slot: str
     version: str
-    build: str
     compatible: str
-    confirmed: bool
     may_go_back: bool
     boot: str
     state: Path = STATE
@@ -57,9 +53,7 @@ class Machine:
         confirmed = confirm.is_confirmed(slot, release["BUILD_ID"])
         may_go_back = not confirmed and confirm.other_is_good(slot)
         boot = BOOT_ID.read_text().strip()
-        return cls(
-            slot, release["IMAGE_VERSION"], release["BUILD_ID"], board_compatible(), confirmed, may_go_back, boot
-        )
+        return cls(slot, release["IMAGE_VERSION"], board_compatible(), may_go_back, boot)
 
     @property
     def other_slot(self) -> str:

@@ -135,7 +135,7 @@ def read_backup(archive: Path) -> tuple[Index, dict[str, bytes]]:
             contents = {member.filename: opened.read(member) for member in members}
     except OSError as error:
         raise StorageError(f"Backup '{archive}' cannot be read ({error.strerror or error}).") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise _damaged(archive, str(error)) from error
     try:
         index = Index.model_validate(parse_json(contents.pop(INDEX).decode()))

@@ -90,7 +90,7 @@ def test_what_rauc_could_not_install_is_an_error(install: Install) -> None:
 
 
 def test_an_update_for_other_boards_is_refused() -> None:
-    machine = Machine("A", "2", "b2", BOARD, confirmed=True, may_go_back=False, boot="1")
+    machine = Machine("A", "2", BOARD, may_go_back=False, boot="1")
     with pytest.raises(ConfigError, match="for 'moedge-raspberry-pi-5', this board is 'moedge-generic-arm64'"):
         check(Update("moedge-raspberry-pi-5", "3"), machine)
 

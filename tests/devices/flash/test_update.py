@@ -64,7 +64,7 @@ class Board:
 
     def machine(self, *, may_go_back: bool = False) -> Machine:
         boot = f"boot {self._boots}"
-        return Machine("A", self.version, "build", NAME, not may_go_back, may_go_back, boot, self.state)
+        return Machine("A", self.version, NAME, may_go_back, boot, self.state)
 
     def update(self, *, may_go_back: bool = False, now: datetime = NOON, **choice: bool) -> Outcome:
         """One run of the timer."""
