@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -34,10 +35,7 @@ def backup(file: Path | None, config_path: str, hot_set: bool) -> None:
     made = make_backup(Path(config_path), hot_set=hot_set)
     file = file or Path(made.name)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(made.content)
-        sync_path(file)
+        _write(file, made.content)
     except FileExistsError as error:
         raise ConfigError(f"'{file}' is there already. Choose another file, or remove it.") from error
     except OSError as error:
@@ -72,3 +70,16 @@ def restore(file: Path, config_path: str, replace: bool) -> None:
         click.echo(f"Left out: {what}")
     if done.unset:
         click.echo(f"Set in the daemon's environment before it starts: {', '.join(done.unset)}")
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a new file whole, or leave none."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(content)
+        sync_path(file)
+    except OSError:
+        with suppress(OSError):
+            file.unlink()
+        raise
