@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -26,6 +30,11 @@ DEFAULT_RECEIVE_MAXIMUM = 65535
 
 SUBSCRIPTION_REFUSED = "broker.subscription_refused"
 """Key of the error of a subscription that the broker does not allow."""
+
+CLOSE_TIMEOUT_S = 1.0
+"""How long a broker has to close its end after our goodbye."""
+
+SETTLE_S = 0.02
 
 _QOS = 1
 _RETAIN_NEVER_SENT_ON_SUBSCRIBE = 2
@@ -167,10 +176,28 @@ class Session:
             raise failure
 
     def close(self) -> None:
-        """Disconnect cleanly, so that the broker drops the will. May be called more than once."""
+        """Disconnect cleanly, so that the broker drops the will. May be called more than once.
+
+        Returns when the broker has closed its end, and a moment later: a connection under the same id that comes within
+        1 ms makes rumqttd publish the will of the new one, and forget it (300 of 500 connections, 2026-11-27).
+        """
         self._closing = True
+        connected = self._second_handle()
         self._client.disconnect()
         self._client.loop_stop()
+        if connected is not None:
+            _wait_for_end(connected)
+            time.sleep(SETTLE_S)
+
+    def _second_handle(self) -> socket.socket | None:
+        """The connection once more, which lasts when paho closes it; None if there is none."""
+        connected = self._client.socket()
+        if connected is None:
+            return None
+        try:
+            return socket.socket(fileno=os.dup(connected.fileno()))
+        except OSError:
+            return None
 
     def _subscription_failure(self, answered: bool, topics: str) -> BrokerError | None:
         address = self._connection.address
@@ -261,6 +288,15 @@ class Session:
         refused = [reason.getName() for reason in reasons if reason.is_failure]
         self._subscribe_refusal = refused[0] if refused else None
         self._subscribed.set()
+
+
+def _wait_for_end(connected: socket.socket) -> None:
+    """Read what comes until the other end closes the connection, and close it."""
+    by_s = time.monotonic() + CLOSE_TIMEOUT_S
+    connected.settimeout(CLOSE_TIMEOUT_S)
+    with connected, suppress(OSError):
+        while connected.recv(1 << 16) and time.monotonic() < by_s:
+            pass
 
 
 def _properties(packet_type: int) -> Properties:

@@ -4,6 +4,7 @@ import queue
 import socket
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from moedge_runtime.mqtt.address import BrokerAddress, Connection
@@ -77,6 +78,28 @@ def test_a_clean_end_publishes_no_will(broker: BrokerAddress) -> None:
         listener.publish("clean/end", b"")
         listener.message("clean/end")
         assert listener.on("clean/status") == []
+
+
+def test_connections_that_follow_at_once_publish_no_will_and_the_last_has_it(broker: BrokerAddress) -> None:
+    will = Message("again/status", b"offline")
+    with Listener(broker, "again/#") as listener:
+        for _ in range(40):
+            session = Session(Connection(broker, client_id="again"), will=will)
+            session.open()
+            session.subscribe("again/request", retained=False)
+            session.publish(Message("again/online", b""))
+            session.close()
+        listener.publish("again/end", b"")
+        listener.message("again/end")
+        assert listener.on("again/status") == []
+        with closing(Session(Connection(broker, client_id="again"), will=will)) as session:
+            session.open()
+            listener.publish("again/status", b"taken over")
+            listener.message("again/status", "taken over")
+            another = Session(Connection(broker, client_id="again"))
+            another.open()
+            another.close()
+            listener.message("again/status", "offline")
 
 
 def test_response_topic_and_correlation_data_arrive(broker: BrokerAddress) -> None:
