@@ -42,6 +42,7 @@ from moedge_runtime.config.values import (
 from moedge_runtime.config.web import MetricsConfig, ProtectionConfig, WebConfig
 from moedge_runtime.frames.polygon import WHOLE, overlaps
 from moedge_runtime.mqtt.address import parse_broker_url
+from moedge_runtime.mqtt.requests import QuestionText
 from moedge_runtime.mqtt.topics import RESERVED_LEVELS, check_base_topic
 from moedge_runtime.packs import load_pack, pack_names
 
@@ -288,7 +289,7 @@ class WatchConfig(Frozen):
     """Key in `cameras`."""
     pack: Annotated[str, AfterValidator(_pack_exists)] | None = None
     """A ready-made watch (`moedge watch packs`) whose keys hold where this one has none."""
-    question: Annotated[str, Field(min_length=1, max_length=8000)]
+    question: QuestionText
     """What to ask about each frame."""
     interval: Interval = 5.0
     """Time of the camera between two answers; every_frame for no gap. With motion, the least time between two."""
