@@ -15,6 +15,7 @@ from pathlib import Path
 from moedge_runtime.bundle import BundleWriter, ExpertsInfo, Quantization
 from moedge_runtime.bundle.manifest import FileEntry, PartReport
 from moedge_runtime.bundle.verify import sha256_of
+from moedge_runtime.counted import counted
 
 from moedge_export.checkpoint import Checkpoint
 from moedge_export.decoder import build_head, build_layer
@@ -203,8 +204,8 @@ class Pieces:
         if not self.journal.finished:
             return None
         return (
-            f"{len(self.journal.finished)} finished pieces are kept in '{self.writer.workspace}': run the same command "
-            f"again to go on, or delete that directory."
+            f"'{self.writer.workspace}' holds {counted(len(self.journal.finished), 'finished piece')}: run the same "
+            f"command again to go on, or delete that directory."
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from moedge_runtime.bundle import Bundle
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError, RequestError
 from moedge_runtime.inference.chat import load_chat_template
 from moedge_runtime.inference.constraint import SchemaCompiler
@@ -138,7 +139,8 @@ class RequestChecker:
         if needed > request.max_new_tokens:
             raise RequestError(
                 f"thinking_budget={request.thinking_budget} leaves no room for an answer: reasoning and answer may "
-                f"have {request.max_new_tokens} tokens together. Let them have {needed} or more, or lower the budget.",
+                f"have {counted(request.max_new_tokens, 'token')} together. Let them have {needed} or more, or "
+                f"lower the budget.",
                 key="request.thinking_budget",
             )
 

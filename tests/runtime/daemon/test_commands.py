@@ -35,7 +35,7 @@ def test_check_says_what_would_run(place: Path, tiny: Path, capsys: pytest.Captu
         main(["run", "--config", str(path), "--check"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == (
-        f"{path} is valid: device 'd', 1 cameras, 1 watches, model checkpoint (paged), broker mqtt://127.0.0.1:1883.\n"
+        f"{path} is valid: device 'd', 1 camera, 1 watch, model checkpoint (paged), broker mqtt://127.0.0.1:1883.\n"
     )
 
 
