@@ -178,7 +178,7 @@ def acl(*, path: str, out: Path | None, all_brokers: bool, **options: Any) -> No
 def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json: bool, **options: Any) -> int:
     """Show which devices are online, their version, bundle, last answer and health, live from the broker.
 
-    Exits 0 if every device is without problems, 1 if one is not.
+    Exits 0 if every device is without problems, 1 if one is not; with --watch 130, after Ctrl-C.
     """
     from moedge_devices.fleet.live import LiveView  # noqa: PLC0415
     from moedge_devices.fleet.status import status_text  # noqa: PLC0415

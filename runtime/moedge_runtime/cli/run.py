@@ -28,7 +28,8 @@ from moedge_runtime.daemon.preflight import check_config
 def run(config_path: str, check: bool, exit_when_done: bool, verify: bool | None, log_level: str | None) -> None:
     """Run the daemon: take frames, ask the model the standing questions, publish the answers on MQTT.
 
-    SIGTERM and Ctrl-C stop it in order. Exits 2 if the configuration is wrong, 1 if it cannot start.
+    SIGTERM and Ctrl-C stop it in order. Exits 0 then, 1 if answers could not be delivered any more or if it cannot
+    start, 2 if the configuration is wrong, 130 if a second signal did not wait for that.
     """
     config = load_config(config_path)
     if check:
