@@ -8,6 +8,7 @@ from typing import TypeVar
 import yaml
 from moedge_runtime.config.problems import path_text, schema_problems
 from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 from pydantic import BaseModel, ValidationError
 
@@ -63,9 +64,8 @@ def check_typed(
 
 def _report(what: str, problems: Problems, lines: dict[tuple[str | int, ...], int]) -> str:
     located = sorted((line_of(at, lines) or 0, path_text(at), text) for at, text in problems)
-    count = f"{len(problems)} errors" if len(problems) > 1 else "1 error"
     listing = [
         "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text
         for line, where, text in located
     ]
-    return "\n".join([f"{what} has {count}:", *listing])
+    return "\n".join([f"{what} has {counted(len(problems), 'error')}:", *listing])

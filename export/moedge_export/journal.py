@@ -13,6 +13,7 @@ from pathlib import Path
 
 import google_crc32c
 from moedge_runtime.bundle.manifest import FileEntry
+from moedge_runtime.durable import write_durably
 from pydantic import BaseModel, ConfigDict
 
 from moedge_export.quantizer import Tally
@@ -65,11 +66,7 @@ class Journal:
         """Start a journal with the pieces `kept`, which takes the place of the one in the file."""
         self.identity, self.finished = identity, {piece.piece: piece for piece in kept}
         lines = [json.dumps(identity), *(piece.model_dump_json() for piece in self.finished.values())]
-        beside = self._path.with_suffix(".new")
-        beside.write_bytes(b"".join(_line(line) for line in lines))
-        sync(beside)
-        beside.replace(self._path)
-        sync(self._path.parent)
+        write_durably(self._path, b"".join(_line(line) for line in lines))
 
     def append(self, piece: Finished) -> None:
         """Add a piece whose bytes are on the disk already."""
@@ -78,15 +75,6 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         self.finished[piece.piece] = piece
-
-
-def sync(path: Path) -> None:
-    """Bring a file's content, or a directory's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _line(content: str) -> bytes:

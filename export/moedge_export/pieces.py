@@ -15,6 +15,8 @@ from pathlib import Path
 from moedge_runtime.bundle import BundleWriter, ExpertsInfo, Quantization
 from moedge_runtime.bundle.manifest import FileEntry, PartReport
 from moedge_runtime.bundle.verify import sha256_of
+from moedge_runtime.counted import counted
+from moedge_runtime.durable import sync_path
 
 from moedge_export.checkpoint import Checkpoint
 from moedge_export.decoder import build_head, build_layer
@@ -23,7 +25,7 @@ from moedge_export.experts import ExpertRecord, expert_layout, expert_record
 from moedge_export.experts_file import EXPERTS_NAME, ExpertsFile
 from moedge_export.graph import GraphBuilder
 from moedge_export.inline import InlineParts, build_inline
-from moedge_export.journal import Finished, Journal, sync
+from moedge_export.journal import Finished, Journal
 from moedge_export.part import PartBuilder
 from moedge_export.quantizer import Quantizer, Tally
 from moedge_export.reuse import Donor
@@ -188,10 +190,10 @@ class Pieces:
         entries = []
         for path in (self.writer.path / name for name in names):
             if path.exists():
-                sync(path)
+                sync_path(path)
                 relative = path.relative_to(self.writer.path).as_posix()
                 entries.append(FileEntry(path=relative, nbytes=path.stat().st_size, sha256=sha256_of(path)))
-        sync((self.writer.path / names[0]).parent)
+        sync_path((self.writer.path / names[0]).parent)
         self._record(Finished(piece=piece, files=entries, tallies=tallies))
 
     def _record(self, piece: Finished) -> None:
@@ -203,8 +205,8 @@ class Pieces:
         if not self.journal.finished:
             return None
         return (
-            f"{len(self.journal.finished)} finished pieces are kept in '{self.writer.workspace}': run the same command "
-            f"again to go on, or delete that directory."
+            f"'{self.writer.workspace}' holds {counted(len(self.journal.finished), 'finished piece')}: run the same "
+            f"command again to go on, or delete that directory."
         )
 
 

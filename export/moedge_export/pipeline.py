@@ -19,6 +19,7 @@ from moedge_runtime.bundle import (
     SourceInfo,
 )
 from moedge_runtime.bundle.writer import check_destination, workspace_of
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import CheckpointError, ConfigError
 
 from moedge_export.assets import write_assets
@@ -171,9 +172,9 @@ class _Export:
         if journal.identity is not None and journal.finished:
             writer.kept = ""  # it is not ours to remove, and there is nothing to add to the error
             raise ConfigError(
-                f"'{writer.workspace}' holds {len(journal.finished)} finished pieces of another export, which differs "
-                f"in: {differences(journal.identity, identity)}. Run that export again to finish it, or pass "
-                f"--restart to delete them and start anew.",
+                f"'{writer.workspace}' holds {counted(len(journal.finished), 'finished piece')} of another export, "
+                f"which differs in: {differences(journal.identity, identity)}. Run that export again to finish it, or "
+                f"pass --restart to delete them and start anew.",
                 key="config.another_export",
             )
         if journal.finished:

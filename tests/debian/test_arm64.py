@@ -55,4 +55,4 @@ def test_a_configuration_is_checked_on_arm64(arm64: Installed, bundle: Path, tmp
         "watches: [{name: reading, camera: panel, question: 'What is the reading?'}]\n"
     )
     checked = arm64.run("-I", "-c", WITH_OLDER_ONNXRUNTIME, "run", "--check", "--config", config)
-    assert checked.startswith(f"{config} is valid: device 'board', 1 cameras, 1 watches")
+    assert checked.startswith(f"{config} is valid: device 'board', 1 camera, 1 watch")

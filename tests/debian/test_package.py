@@ -151,7 +151,7 @@ def test_the_restart_budget_meets_hangs_too(installed: Chroot) -> None:
 
 def test_the_configuration_of_the_demo_is_valid_for_the_daemons_user(configured: Chroot) -> None:
     checked = configured.run("moedge", "run", "--check", "--config", CONFIG, user=True)
-    assert checked.startswith(f"{CONFIG} is valid: device 'board', 1 cameras, 1 watches")
+    assert checked.startswith(f"{CONFIG} is valid: device 'board', 1 camera, 1 watch")
 
 
 def test_limits_for_systemd_are_printed(configured: Chroot) -> None:

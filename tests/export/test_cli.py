@@ -99,7 +99,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_run_what_it_kept(
         main(arguments)
     assert stopped.value.code == 130
     workspace = tmp_path / ".out.partial"
-    assert f"moedge: 5 finished pieces are kept in '{workspace}': run the same command again" in capsys.readouterr().err
+    assert f"moedge: '{workspace}' holds 5 finished pieces: run the same command again" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 0

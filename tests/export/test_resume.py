@@ -88,7 +88,7 @@ def test_what_is_kept_is_said(opened: Checkpoint, tmp_path: Path, caplog: pytest
     caplog.set_level(logging.INFO, "moedge_export")
     interrupt(opened, tmp_path / "bundle", INT4)
     workspace = tmp_path / ".bundle.partial"
-    assert f"7 finished pieces are kept in '{workspace}': run the same command again to go on" in caplog.text
+    assert f"'{workspace}' holds 7 finished pieces: run the same command again to go on" in caplog.text
     export_bundle(opened, tmp_path / "bundle", INT4)
     expected = (
         "Resuming: 3 of 3 layers' graphs, 1 of 2 layers of experts, embedding, head, vision are there and verified."
@@ -207,7 +207,7 @@ def test_an_export_goes_on_after_a_full_disk_was_given_room(
     with pytest.raises(StorageError) as caught:
         export_bundle(opened, disk / "bundle", INT8_ASYMMETRIC)
     assert caught.value.key == "storage.full"
-    assert "finished pieces are kept in" in str(caught.value) and "run the same command again" in str(caught.value)
+    assert "' holds " in str(caught.value) and "run the same command again" in str(caught.value)
     assert [path.name for path in disk.iterdir()] == [".bundle.partial"]
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     export_bundle(opened, disk / "bundle", INT8_ASYMMETRIC)

@@ -14,6 +14,7 @@ import click
 from moedge_runtime import __version__
 from moedge_runtime.command_line import OutputFile, examples
 from moedge_runtime.config.suggestion import did_you_mean
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -204,7 +205,8 @@ def confirm() -> int:
     if not board.is_confirmed(slot, release["BUILD_ID"]):
         config = load_update_config(None)
         daemon = RunningDaemon(config.runtime_directory)
-        _say(f"System {name} is new: it counts once {config.answers:,} frames are answered within {config.within:g} s.")
+        frames = counted(config.answers, "frame")
+        _say(f"System {name} is new: it counts once its daemon has answered {frames} within {config.within:g} s.")
         fault = board.wait_for_answers(daemon.said, config.answers, config.within)
         if fault is not None and board.other_is_good(slot):
             _say(f"System {name} does not count: {fault}. Going back to the other slot.")

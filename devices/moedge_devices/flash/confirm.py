@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from moedge_runtime.counted import counted
 from moedge_runtime.daemon.system import CONFIRMED_NAME, FAULT_NAME, STATE, confirmed_builds
 from moedge_runtime.durable import write_durably
 from moedge_runtime.errors import StorageError
@@ -98,7 +99,7 @@ def wait_for_answers(said: Callable[[], Said | None], answers: int, within_s: fl
         time.sleep(STEP_S)
     if now is None:
         return f"no daemon ran at the end of the wait of {within_s:g} s"
-    return f"the daemon has answered {now.answers:,} of the {answers:,} frames wanted within {within_s:g} s"
+    return f"the daemon has answered {now.answers:,} of the {counted(answers, 'frame')} wanted within {within_s:g} s"
 
 
 def other_is_good(slot: str, grubenv: Path = GRUBENV, backend: Path = BACKEND) -> bool:

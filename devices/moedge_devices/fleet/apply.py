@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.line import one_line
 from moedge_runtime.mqtt.message import Message, Received
@@ -291,7 +292,7 @@ class Applier:
             self._say(f"  {name} failed: {reason}")
         if len(failed) > stage.max_failures:
             self._outcome.stopped = (
-                f"{len(failed)} of {len(stage.devices)} devices of '{stage.name}' failed; "
+                f"{len(failed)} of {counted(len(stage.devices), 'device')} of '{stage.name}' failed; "
                 f"{stage.max_failures} may. Nothing further was sent"
             )
             return False
@@ -413,4 +414,4 @@ def _object(payload: bytes) -> dict[str, Any]:
 
 
 def _count(names: list[str]) -> str:
-    return f"1 device ({names[0]})" if len(names) == 1 else f"{len(names):,} devices"
+    return counted(len(names), "device") + (f" ({names[0]})" if len(names) == 1 else "")

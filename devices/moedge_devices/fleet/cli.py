@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from moedge_runtime.command_line import FiniteRange, OutputDirectory, examples
 from moedge_runtime.config.suggestion import did_you_mean
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.address import parse_broker_url
 from moedge_runtime.text_output import print_or_write
@@ -70,8 +71,6 @@ def check(path: str, as_json: bool) -> None:
     """
     loaded = load_fleet(path)
     counts = {
-        "file": path,
-        "ok": True,
         "sites": len({device.site for device in loaded.devices.values()}),
         "groups": len(loaded.groups()),
         "devices": len(loaded.devices),
@@ -79,12 +78,11 @@ def check(path: str, as_json: bool) -> None:
         "watches": sum(len(device.config.watches) for device in loaded.devices.values()),
     }
     if as_json:
-        click.echo(json.dumps(counts))
+        click.echo(json.dumps({"file": path, "ok": True, **counts}))
     else:
-        click.echo(
-            "{file} is valid: {sites:,} sites, {groups:,} groups, {devices:,} devices, {cameras:,} cameras, "
-            "{watches:,} watches.".format(**counts)
-        )
+        things = {"sites": "site", "groups": "group", "devices": "device", "cameras": "camera", "watches": "watch"}
+        listing = ", ".join(counted(counts[key], thing, key) for key, thing in things.items())
+        click.echo(f"{path} is valid: {listing}.")
 
 
 @fleet.command(
@@ -137,7 +135,9 @@ def render(path: str, out: Path, force: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"directory": str(out), **asdict(done)}))
         return
-    click.echo(f"{out}: {done.written:,} files written, {done.unchanged:,} unchanged, {done.removed:,} removed.")
+    click.echo(
+        f"{out}: {counted(done.written, 'file')} written, {done.unchanged:,} unchanged, {done.removed:,} removed."
+    )
 
 
 @fleet.command(
@@ -178,7 +178,7 @@ def acl(*, path: str, out: Path | None, all_brokers: bool, **options: Any) -> No
 def status(*, path: str, wait_s: float, watch: bool, interval_s: float, as_json: bool, **options: Any) -> int:
     """Show which devices are online, their version, bundle, last answer and health, live from the broker.
 
-    Exits 0 if every device is without problems, 1 if one is not.
+    Exits 0 if every device is without problems, 1 if one is not; with --watch 130, after Ctrl-C.
     """
     from moedge_devices.fleet.live import LiveView  # noqa: PLC0415
     from moedge_devices.fleet.status import status_text  # noqa: PLC0415
@@ -317,7 +317,7 @@ def _say_plan(devices: Sequence[Device], current: list[str], options: Any, as_js
     for stage in stages:
         names = ", ".join(device.name for device in stage.devices)
         click.echo(f"{stage.name} ({len(stage.devices):,}; {stage.max_failures} may fail): {names}")
-    click.echo(f"{len(devices):,} devices would be asked if they are online, {len(current):,} have it already.")
+    click.echo(f"{counted(len(devices), 'device')} would be asked if online; up to date already: {len(current):,}.")
 
 
 def _chosen(loaded: Fleet, sites: Sequence[str], groups: Sequence[str], names: Sequence[str]) -> list[Device]:

@@ -15,6 +15,7 @@ from moedge_runtime.config import Config
 from moedge_runtime.config.load import validate
 from moedge_runtime.config.problems import got, path_text, schema_problems
 from moedge_runtime.config.yaml_lines import Path, Problems, line_of, read_yaml
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 from moedge_runtime.mqtt.topics import Topics
 from pydantic import ValidationError
@@ -54,12 +55,11 @@ class FleetError(ConfigError):
     def __init__(self, path: FilePath, lines: dict[Path, int], problems: Problems) -> None:
         located = sorted({(line_of(at, lines) or 0, path_text(at), text) for at, text in problems})
         self.problems = [Problem(line or None, where, text) for line, where, text in located]
-        count = f"{len(located)} errors" if len(located) > 1 else "1 error"
         listing = [
             "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text
             for line, where, text in located
         ]
-        super().__init__("\n".join([f"Fleet file '{path}' has {count}:", *listing]))
+        super().__init__("\n".join([f"Fleet file '{path}' has {counted(len(located), 'error')}:", *listing]))
         self.report = {"file": str(path), "problems": [asdict(problem) for problem in self.problems]}
 
 

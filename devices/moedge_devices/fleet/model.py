@@ -11,8 +11,17 @@ from functools import cache
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from moedge_runtime.config.values import Identifier
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from moedge_runtime.config.values import Identifier, keys_disagree
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 FLEET_VERSION: Literal[1] = 1
 """The version of fleet.yaml that this code reads."""
@@ -107,11 +116,12 @@ class UpdateWindow(_Frozen):
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """Name in the IANA database, such as Europe/Berlin."""
 
-    @model_validator(mode="after")
-    def _is_not_empty(self) -> UpdateWindow:
-        if self.start == self.end:
-            raise ValueError('a window from a time to the same time is empty; a whole day is "00:00" to "23:59"')
-        return self
+    @field_validator("end")
+    @classmethod
+    def _is_not_empty(cls, end: str, info: ValidationInfo) -> str:
+        if info.data.get("start") == end:
+            raise keys_disagree('a window from a time to the same time is empty; a whole day is "00:00" to "23:59"')
+        return end
 
 
 class Update(_Frozen):

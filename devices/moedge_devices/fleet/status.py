@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from moedge_runtime.counted import counted
 from moedge_runtime.mqtt.line import one_line
 
 from moedge_devices.fleet.load import Device, topics_of
@@ -192,7 +193,7 @@ def summary(rows: list[Row]) -> str:
     counts = {state: sum(row.state == state for row in rows) for state in ("online", "stopped", "offline", "unknown")}
     states = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     well = sum(not row.problems for row in rows)
-    return f"{len(rows):,} devices: {states}; {well:,} without problems."
+    return f"{counted(len(rows), 'device')}: {states}; {well:,} without problems."
 
 
 def _version_text(row: Row) -> str:
@@ -311,7 +312,7 @@ def _problems(
         if heard.state == "online" and health.age_s > HEALTH_INTERVALS * device.config.health.interval:
             problems.append(f"health is {_ago(health.age_s)} old")
         if health.dropped:
-            problems.append(f"{health.dropped:,} answers dropped")
+            problems.append(f"{counted(health.dropped, 'answer')} dropped")
     if heard.answer is not None and heard.answer["status"] == "error":
         problems.append("its last answer is an error")
     return problems

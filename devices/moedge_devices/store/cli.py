@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import click
 from moedge_runtime.command_line import FiniteRange, OutputDirectory, OutputFile, examples
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 
 from moedge_devices.store.config import UpdateConfig, load_update_config
@@ -292,7 +293,8 @@ def keys(
             payload, _ = unseal(content, KEYS_TYPE, made.root_keys(), "The keys")
             write_durably(board_file.absolute(), payload)
     result = {"version": made.version, "roots": list(made.root_keys()), "signers": list(made.signer_keys())}
-    return result, f"{out}: version {made.version}, {len(made.roots)} root keys, {len(made.signers)} signers."
+    numbers = f"{counted(len(made.roots), 'root key')}, {counted(len(made.signers), 'signer')}"
+    return result, f"{out}: version {made.version}, {numbers}."
 
 
 @bundle.command(

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 
 from moedge_devices.store.daemon import RunningDaemon, Said
@@ -148,7 +149,7 @@ class Updater:
             if said is not None:
                 if self._runs(said, release):
                     if said.answers >= self._proof.answers:
-                        self._say(f"{release.label} is loaded and has answered {said.answers:,} frames.")
+                        self._say(f"{release.label} is loaded and has answered {counted(said.answers, 'frame')}.")
                         return None
                 elif asked is None or asked.instance != said.instance:
                     if said.bundle is not None and self._daemon.reload():
@@ -210,8 +211,8 @@ class Updater:
             return f"the daemon has not loaded it within {proof.within_s:g} s"
         failures = f", and {said.failures:,} failed" if said.failures else ""
         return (
-            f"it has answered {said.answers:,} of the {proof.answers:,} frames wanted within {proof.within_s:g} s"
-            f"{failures}"
+            f"it has answered {said.answers:,} of the {counted(proof.answers, 'frame')} wanted within "
+            f"{proof.within_s:g} s{failures}"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from moedge_runtime.camera.frame import Frame
 from moedge_runtime.camera.pacing import Pacer, Thinner
 from moedge_runtime.camera.pyav import import_av, upright
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import CameraError
 
 
@@ -86,7 +87,7 @@ class VideoFileSource:
         file_bytes = self._path.stat().st_size
         if file_bytes < indexed_bytes:
             raise CameraError(
-                f"Video '{self._path}' is truncated: it ended after {count:,} frames; its index goes to byte "
+                f"Video '{self._path}' is truncated: it ended after {counted(count, 'frame')}; its index goes to byte "
                 f"{indexed_bytes:,}, the file has {file_bytes:,}. Copy it again, or give a whole file.",
                 key="camera.truncated",
             )
@@ -94,7 +95,7 @@ class VideoFileSource:
     def _failure(self, reason: str, count: int) -> CameraError:
         if count:
             return CameraError(
-                f"Video '{self._path}' is damaged after {count:,} frames: {reason}. "
+                f"Video '{self._path}' is damaged after {counted(count, 'frame')}: {reason}. "
                 f"Copy it again, or give a whole file.",
                 key="camera.damaged",
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -12,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedge_runtime.command_line import examples
-from moedge_runtime.errors import ConfigError
+from moedge_runtime.command_line import FiniteRange, examples
+from moedge_runtime.errors import ConfigError, RequestError
 from moedge_runtime.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -61,9 +63,9 @@ def size_option(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option("--thinking-budget", type=click.IntRange(0), metavar="TOKENS", help="Most tokens of reasoning.")
 @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Most tokens generated.")
 @click.option("--sample", is_flag=True, help="Draw tokens as the model's generation config says, instead of greedily.")
-@click.option("--temperature", type=float, help="With --sample.")
-@click.option("--top-p", type=float, help="With --sample.")
-@click.option("--top-k", type=int, help="With --sample.")
+@click.option("--temperature", type=FiniteRange(0, min_open=True), help="With --sample; above 0.")
+@click.option("--top-p", type=FiniteRange(0, 1, min_open=True), help="With --sample; 1 is off.")
+@click.option("--top-k", type=click.IntRange(0), help="With --sample; 0 is off.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="With --sample.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with text, data, token counts and timing.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
@@ -104,29 +106,20 @@ def size_option(_context: click.Context, _parameter: click.Parameter, value: str
 def ask(bundle: str, question: str, **options: Any) -> None:
     """Ask BUNDLE a QUESTION about pictures.
 
-    The answer goes to standard output, reasoning and timing go to standard error. Ctrl-C ends the answer.
+    The answer goes to standard output, reasoning and timing go to standard error. Ctrl-C ends the answer. What cannot
+    be answered is refused before the model is loaded.
     """
     from moedge_runtime.bundle import Bundle, verify_bundle  # noqa: PLC0415  `moedge --help` stays fast
-    from moedge_runtime.image_file import read_image  # noqa: PLC0415
-    from moedge_runtime.inference import AskRequest, Engine, EngineOptions  # noqa: PLC0415
+    from moedge_runtime.inference import Engine, EngineOptions, Sampling  # noqa: PLC0415
 
-    pictures = [read_image(path) for path in options["images"]]
-    schema = _schema(options["json_schema"])
     sampling_changes = _sampling_changes(options)
-    request = AskRequest(
-        question=question,
-        images=pictures,
-        system=options["system"],
-        json_schema=schema,
-        thinking=options["thinking"],
-        thinking_budget=options["thinking_budget"],
-        max_new_tokens=options["max_tokens"],
-        seed=options["seed"],
-        image_first=options["image_first"],
-    )
+    request = _request(question, options)
     opened = Bundle.open(bundle)
     if options["verify"] is not False:
         verify_bundle(opened, experts=options["verify"] is True)
+    if options["sample"]:
+        recommended = opened.json("generation_config.json")
+        request = replace(request, sampling=Sampling.from_generation_config(recommended, **sampling_changes))
     engine_options = EngineOptions(
         max_context=options["max_context"],
         threads=options["threads"],
@@ -140,11 +133,11 @@ def ask(bundle: str, question: str, **options: Any) -> None:
         hot_set=options["hot_set"],
         mlock=options["mlock"],
     )
-    with Engine.open(opened, engine_options) as engine:
+    with _wrong_usage():
+        engine = Engine.open(opened, engine_options, first=request)
+    with engine:
         if engine.plan is not None:
             click.echo(f"[{engine.plan.line()}]", err=True)
-        if options["sample"]:
-            request = replace(request, sampling=engine.recommended_sampling(**sampling_changes))
         answer = _answer(engine, request, stream=not (options["no_stream"] or options["as_json"]))
     if options["as_json"]:
         click.echo(json.dumps(answer.to_json(), ensure_ascii=False))
@@ -194,6 +187,40 @@ def _answer(engine: Engine, request: AskRequest, stream: bool) -> Answer:
     if stream:
         click.echo()
     return answer
+
+
+def _request(question: str, options: dict[str, Any]) -> AskRequest:
+    """What the command line asks; all that can be refused without a bundle is."""
+    from moedge_runtime.image_file import read_image  # noqa: PLC0415
+    from moedge_runtime.inference import AskRequest  # noqa: PLC0415
+    from moedge_runtime.inference.constraint import check_schema  # noqa: PLC0415
+
+    if not question.strip():
+        raise ConfigError("The question is empty. Ask something, for example 'What is on the shelf?'.")
+    schema = _schema(options["json_schema"])
+    with _wrong_usage():
+        if schema is not None:
+            check_schema(schema)
+        return AskRequest(
+            question=question,
+            images=[read_image(path) for path in options["images"]],
+            system=options["system"],
+            json_schema=schema,
+            thinking=options["thinking"],
+            thinking_budget=options["thinking_budget"],
+            max_new_tokens=options["max_tokens"],
+            seed=options["seed"],
+            image_first=options["image_first"],
+        )
+
+
+@contextmanager
+def _wrong_usage() -> Iterator[None]:
+    """A request that is refused is here a command line that is wrong."""
+    try:
+        yield
+    except RequestError as error:
+        raise ConfigError(str(error), key=error.key) from error
 
 
 def _schema(value: str | None) -> dict[str, Any] | None:

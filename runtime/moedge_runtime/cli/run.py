@@ -9,6 +9,7 @@ import click
 from moedge_runtime.cli.ask import VERIFY_HELP
 from moedge_runtime.command_line import examples
 from moedge_runtime.config import Config, load_config
+from moedge_runtime.counted import counted
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.preflight import check_config
 
@@ -27,7 +28,8 @@ from moedge_runtime.daemon.preflight import check_config
 def run(config_path: str, check: bool, exit_when_done: bool, verify: bool | None, log_level: str | None) -> None:
     """Run the daemon: take frames, ask the model the standing questions, publish the answers on MQTT.
 
-    SIGTERM and Ctrl-C stop it in order. Exits 2 if the configuration is wrong, 1 if it cannot start.
+    SIGTERM and Ctrl-C stop it in order. Exits 0 then, 1 if answers could not be delivered any more or if it cannot
+    start, 2 if the configuration is wrong, 130 if a second signal did not wait for that.
     """
     config = load_config(config_path)
     if check:
@@ -55,6 +57,7 @@ def _checked(config: Config, verify: bool | None, exit_when_done: bool) -> str:
     embedded = config.mqtt.embedded
     broker = f"embedded broker on {embedded.host}:{embedded.port}" if embedded else f"broker {config.mqtt.url}"
     return (
-        f"{config.source} is valid: device '{config.device}', {len(config.cameras)} cameras, "
-        f"{len(config.watches)} watches, model {manifest.model.source.name} ({manifest.form}), {broker}."
+        f"{config.source} is valid: device '{config.device}', {counted(len(config.cameras), 'camera')}, "
+        f"{counted(len(config.watches), 'watch', 'watches')}, model {manifest.model.source.name} ({manifest.form}), "
+        f"{broker}."
     )

@@ -64,7 +64,10 @@ def watch(
     as_json: bool,
     count: int | None,
 ) -> None:
-    """Show answers as they are published, until Ctrl-C. Exits 1 if the broker cannot be used."""
+    """Show answers as they are published, until Ctrl-C or --count.
+
+    Exits 0 after so many answers as --count says, 1 if the broker cannot be used, 130 after Ctrl-C.
+    """
     if context.invoked_subcommand is not None:
         return
     try:
@@ -100,8 +103,6 @@ def watch(
                 raise BrokerError(f"{event.reason} Start `moedge watch` again when the broker is back.")
             shown += 1
             click.echo(event.payload if as_json else line_of(event))
-    except KeyboardInterrupt:
-        pass
     finally:
         session.close()
 

@@ -14,11 +14,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationInfo,
     WithJsonSchema,
-    model_validator,
+    field_validator,
 )
 
-from moedge_runtime.config.values import Duration
+from moedge_runtime.config.values import Duration, keys_disagree
 from moedge_runtime.frames.polygon import MAX_CORNERS, Box, Polygon, parse_box, parse_polygon
 from moedge_runtime.frames.timetable import WINDOW_PATTERN, parse_window
 
@@ -134,7 +135,7 @@ class AlertConfig(Frozen):
     """Alarming is this value."""
     above: float | None = None
     """Alarming is a number above this."""
-    below: float | None = None
+    below: Annotated[float | None, Field(validate_default=True)] = None
     """Alarming is a number below this."""
     clear: float | None = None
     """A number is harmless again only when it is not above (below) this."""
@@ -145,21 +146,27 @@ class AlertConfig(Frozen):
     cooldown: Duration | None = None
     """Time of the camera without questions after the alert was raised."""
 
-    @model_validator(mode="after")
-    def _one_comparison(self) -> AlertConfig:
-        problems = []
-        if sum(value is not None for value in (self.equals, self.above, self.below)) != 1:
-            problems.append("give exactly one of equals, above and below")
-        if self.clear is not None:
-            if self.above is None and self.below is None:
-                problems.append("clear goes with above or below")
-            elif self.above is not None and self.clear > self.above:
-                problems.append(f"clear={self.clear:g} is more than above={self.above:g}; make it less")
-            elif self.below is not None and self.clear < self.below:
-                problems.append(f"clear={self.clear:g} is less than below={self.below:g}; make it more")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    @field_validator("below")
+    @classmethod
+    def _one_comparison(cls, below: float | None, info: ValidationInfo) -> float | None:
+        others = sum(key not in info.data or info.data[key] is not None for key in ("equals", "above"))
+        if others + (below is not None) != 1:
+            raise keys_disagree("give exactly one of equals, above and below")
+        return below
+
+    @field_validator("clear")
+    @classmethod
+    def _clear_is_harmless(cls, clear: float | None, info: ValidationInfo) -> float | None:
+        if clear is None or not {"above", "below"} <= info.data.keys():
+            return clear
+        above, below = info.data["above"], info.data["below"]
+        if above is None and below is None:
+            raise keys_disagree("clear goes with above or below")
+        if above is not None and clear > above:
+            raise keys_disagree(f"clear={clear:g} is more than above={above:g}; make it less")
+        if below is not None and clear < below:
+            raise keys_disagree(f"clear={clear:g} is less than below={below:g}; make it more")
+        return clear
 
 
 def missing_in(field: str, schema: dict[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from moedge_runtime.config.problems import path_text, reference_problems, schema
 from moedge_runtime.config.pushed import in_force, is_pushed
 from moedge_runtime.config.yaml_lines import Path as YamlPath
 from moedge_runtime.config.yaml_lines import Problems, line_of, read_yaml
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError
 
 STAND_IN = "not-set-on-this-machine"
@@ -174,9 +175,8 @@ def _report(origin: Origin | None, problems: Problems) -> str:
     lines = origin.lines if origin else {}
     located = sorted((line_of(at, lines) or 0, path_text(at), text) for at, text in problems)
     name = f"Configuration '{origin.source}'" if origin else "The configuration"
-    count = f"{len(problems)} errors" if len(problems) > 1 else "1 error"
     listing = [
         "  " + (f"line {line}: " if line else "") + (f"{where}: " if where else "") + text
         for line, where, text in located
     ]
-    return "\n".join([f"{name} has {count}:", *listing])
+    return "\n".join([f"{name} has {counted(len(problems), 'error')}:", *listing])

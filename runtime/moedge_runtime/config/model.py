@@ -13,6 +13,8 @@ from pydantic import (
     Field,
     PrivateAttr,
     SecretStr,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -38,10 +40,12 @@ from moedge_runtime.config.values import (
     JsonSchema,
     ResolvedPath,
     Size,
+    keys_disagree,
 )
 from moedge_runtime.config.web import MetricsConfig, ProtectionConfig, WebConfig
-from moedge_runtime.frames.polygon import WHOLE, overlaps
+from moedge_runtime.frames.polygon import WHOLE, Polygon, overlaps
 from moedge_runtime.mqtt.address import parse_broker_url
+from moedge_runtime.mqtt.requests import QuestionText
 from moedge_runtime.mqtt.topics import RESERVED_LEVELS, check_base_topic
 from moedge_runtime.packs import load_pack, pack_names
 
@@ -254,16 +258,18 @@ class CameraConfig(Frozen):
     enabled: bool = True
     """false: the camera is listed as disabled, and not opened until it is switched on over MQTT."""
 
-    @model_validator(mode="after")
-    def _zones_are_in_the_picture(self) -> CameraConfig:
+    @field_validator("zones")
+    @classmethod
+    def _zones_are_in_the_picture(cls, zones: dict[str, Polygon], info: ValidationInfo) -> dict[str, Polygon]:
+        crop = info.data.get("crop")
         problems = [
-            crop_problem(name, polygon, self.crop)
-            for name, polygon in self.zones.items()
-            if not overlaps(polygon, self.crop)
+            crop_problem(name, polygon, crop)
+            for name, polygon in zones.items()
+            if crop is not None and not overlaps(polygon, crop)
         ]
         if problems:
-            raise ValueError("; ".join(problems))
-        return self
+            raise keys_disagree("; ".join(problems))
+        return zones
 
 
 def _pack_exists(name: str) -> str:
@@ -277,6 +283,12 @@ def _question_or_pack(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"required": ["question"]}, {"required": ["pack"]}]
 
 
+def _check_property(key: str, field: str, schema: dict[str, Any]) -> None:
+    missing = missing_in(field, schema)
+    if missing is not None:
+        raise keys_disagree(f"{key} is '{field}', but the json_schema has no property '{missing}'")
+
+
 class WatchConfig(Frozen):
     """A standing question to a camera."""
 
@@ -288,7 +300,7 @@ class WatchConfig(Frozen):
     """Key in `cameras`."""
     pack: Annotated[str, AfterValidator(_pack_exists)] | None = None
     """A ready-made watch (`moedge watch packs`) whose keys hold where this one has none."""
-    question: Annotated[str, Field(min_length=1, max_length=8000)]
+    question: QuestionText
     """What to ask about each frame."""
     interval: Interval = 5.0
     """Time of the camera between two answers; every_frame for no gap. With motion, the least time between two."""
@@ -336,30 +348,51 @@ class WatchConfig(Frozen):
             return value
         return load_pack(name).watch | value
 
-    @model_validator(mode="after")
-    def _keys_fit_each_other(self) -> WatchConfig:
-        problems = []
-        if self.refresh is not None and self.motion is False:
-            problems.append("refresh goes with motion; remove it, or set motion to true")
-        if self.alert is not None and self.json_schema is None:
-            problems.append("an alert needs a json_schema that has its field")
-        if self.state is not None and self.json_schema is None:
-            problems.append("state needs a json_schema that has this field")
-        for key, field in (("alert.field", self.alert and self.alert.field), ("state", self.state)):
-            missing = missing_in(field, self.json_schema) if field and self.json_schema is not None else None
-            if missing is not None:
-                problems.append(f"{key} is '{field}', but the json_schema has no property '{missing}'")
-        if self.unit is not None and not (self.json_schema is not None and is_numeric(self.state, self.json_schema)):
-            what = f"state is '{self.state}', and the" if self.state else "the"
-            problems.append(
+    @field_validator("view")
+    @classmethod
+    def _view_needs_zones(cls, view: str, info: ValidationInfo) -> str:
+        if view == "camera" and info.data.get("zones") == ():
+            raise keys_disagree("view: camera goes with zones; without any the whole picture is used anyway")
+        return view
+
+    @field_validator("refresh")
+    @classmethod
+    def _refresh_needs_motion(cls, refresh: float | None, info: ValidationInfo) -> float | None:
+        if refresh is not None and info.data.get("motion") is False:
+            raise keys_disagree("refresh goes with motion; remove it, or set motion to true")
+        return refresh
+
+    @field_validator("alert")
+    @classmethod
+    def _alert_has_a_field(cls, alert: AlertConfig | None, info: ValidationInfo) -> AlertConfig | None:
+        if alert is not None and "json_schema" in info.data:
+            if info.data["json_schema"] is None:
+                raise keys_disagree("an alert needs a json_schema that has its field")
+            _check_property("alert.field", alert.field, info.data["json_schema"])
+        return alert
+
+    @field_validator("state")
+    @classmethod
+    def _state_is_a_field(cls, state: str | None, info: ValidationInfo) -> str | None:
+        if state is not None and "json_schema" in info.data:
+            if info.data["json_schema"] is None:
+                raise keys_disagree("state needs a json_schema that has this field")
+            _check_property("state", state, info.data["json_schema"])
+        return state
+
+    @field_validator("unit")
+    @classmethod
+    def _unit_is_of_a_number(cls, unit: str | None, info: ValidationInfo) -> str | None:
+        if unit is None or not {"json_schema", "state"} <= info.data.keys():
+            return unit
+        schema, state = info.data["json_schema"], info.data["state"]
+        if schema is None or not is_numeric(state, schema):
+            what = f"state is '{state}', and the" if state else "the"
+            raise keys_disagree(
                 f"unit is for numbers: {what} json_schema does not make it one. Give it the type number or integer, or "
                 f"choose a state that has it, or leave unit out"
             )
-        if self.view == "camera" and "view" in self.model_fields_set and not self.zones:
-            problems.append("view: camera goes with zones; without any the whole picture is used anyway")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+        return unit
 
 
 class HealthConfig(Frozen):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from moedge_runtime.config.camera import camera_problems
 from moedge_runtime.config.model import Config
 from moedge_runtime.config.suggestion import did_you_mean
-from moedge_runtime.config.values import NAME_PATTERN
+from moedge_runtime.config.values import KEYS_DISAGREE, NAME_PATTERN
 from moedge_runtime.config.yaml_lines import Path, Problems
 
 _SECRET_KEYS = {"password", "token"}
@@ -41,6 +41,9 @@ def schema_problems(error: ValidationError, root: type[BaseModel] = Config) -> P
     for detail in error.errors():
         path = tuple(part for part in detail["loc"] if part != "[key]")
         pattern = detail.get("ctx", {}).get("pattern")
+        if detail["type"] == KEYS_DISAGREE:
+            problems.append((path[:-1], detail["msg"]))
+            continue
         kind = "identifier" if pattern == f"^{NAME_PATTERN.pattern}$" else detail["type"]
         if kind == "too_short" and detail["ctx"]["min_length"] == 1:
             kind = "empty"

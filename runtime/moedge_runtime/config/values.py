@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from moedge_runtime.strict_json import check_json, parse_json
 
@@ -23,8 +24,19 @@ BYTES_BY_UNIT = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 MAX_SIZE_BYTES = 1 << 50
 """A pebibyte: more is a mistake."""
 
+KEYS_DISAGREE = "keys_disagree"
+
 SIZE_PATTERN = r"^(\d{1,20}|\d{1,20}(\.\d{1,20})?\s*[kMG])$"
 DURATION_PATTERN = r"^\d+(\.\d+)?\s*(ms|s|m|min|h)?$"
+
+
+def keys_disagree(problem: str) -> PydanticCustomError:
+    """What is wrong with keys of a section together; reported at the section.
+
+    To be raised by the field validator of the last of them, where `info.data` has those before it that are right: a
+    validator of the model would not run, and its problem not be told, as long as anything else in the section is wrong.
+    """
+    return PydanticCustomError(KEYS_DISAGREE, "{problem}", {"problem": problem})
 
 
 def parse_duration(value: object) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from moedge_runtime.config.frames import Frozen
-from moedge_runtime.config.values import ResolvedPath
+from moedge_runtime.config.values import ResolvedPath, keys_disagree
 
 MIN_TOKEN_CHARACTERS = 16
 MAX_TOKEN_CHARACTERS = 256
@@ -79,18 +80,20 @@ class WebConfig(Frozen):
     """TCP port to listen on."""
     token: Annotated[SecretStr | None, AfterValidator(_token_is_one)] = None
     """What opens the page, 16 characters at least; write ${NAME} to take it from the environment."""
-    token_file: ResolvedPath | None = None
+    token_file: Annotated[ResolvedPath | None, Field(validate_default=True)] = None
     """File whose first line is the token; read at start and whenever another configuration is taken over."""
     hosts: tuple[HostName, ...] = ()
     """Further host names by which it is reached. Addresses, localhost and the machine's own name always work."""
     allow_changes: bool = False
     """Whether the page may add masks and zones to this file, remove masks, and pause cameras."""
 
-    @model_validator(mode="after")
-    def _one_token(self) -> WebConfig:
-        if (self.token is None) == (self.token_file is None):
-            raise ValueError("give exactly one of token and token_file")
-        return self
+    @field_validator("token_file")
+    @classmethod
+    def _one_token(cls, token_file: Path | None, info: ValidationInfo) -> Path | None:
+        has_token = "token" not in info.data or info.data["token"] is not None
+        if has_token == (token_file is not None):
+            raise keys_disagree("give exactly one of token and token_file")
+        return token_file
 
 
 class ProtectionConfig(Frozen):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+import stat
 from pathlib import Path
 from typing import Literal
 
 from moedge_runtime.config import Config
 from moedge_runtime.config.load import load_config, parse_config
 from moedge_runtime.config.pushed import pushed_path
-from moedge_runtime.durable import sync_path
+from moedge_runtime.durable import Drafts, sync_path
 from moedge_runtime.errors import ConfigError, RequestError, StorageError
 from moedge_runtime.strict_json import parse_json
 
@@ -48,7 +47,7 @@ class NewConfig:
             raise RequestError("The configuration of this daemon is of no file.", key="request.no_config_file")
         self._path = pushed_path(path)
         self._before = running.source or path
-        self._drafts: dict[Path, Path] = {}
+        self._drafts = Drafts()
         if text is None:
             self.config = load_config(path)
             return
@@ -72,8 +71,12 @@ class NewConfig:
             # Replaced before the configuration: whoever is interrupted between them finds the old one and sends both
             # again.
             texts = {self._path.with_name(DEVICE_FILE): device_file, **texts}
-        for path, content in texts.items():
-            self._drafts[path] = self._write_beside(path, content)
+        try:
+            for path, content in texts.items():
+                self._write_beside(path, content)
+        except OSError as error:
+            self.discard()
+            raise self._not_writable(error) from error
 
     def commit(self) -> None:
         """Make what is new the files' content; it is on the disk when this returns.
@@ -81,45 +84,23 @@ class NewConfig:
         Raises:
             StorageError: The configuration cannot be replaced; it is as before.
         """
-        if not self._drafts:
-            return
         try:
-            for path, draft in self._drafts.items():
-                draft.replace(path)
-            sync_path(self._path.parent)
+            self._drafts.take_over()
         except OSError as error:
-            self.discard()
             raise self._not_writable(error) from error
-        self._drafts = {}
 
     def discard(self) -> None:
         """Leave the files as they are."""
-        for draft in self._drafts.values():
-            with suppress(OSError):
-                draft.unlink()
-        self._drafts = {}
+        self._drafts.discard()
 
-    def _write_beside(self, path: Path, text: str) -> Path:
-        draft = path.with_name(f".{path.name}.new")
-        try:
-            before = self._before.stat()
-            if not path.parent.exists():
-                path.parent.mkdir(mode=0o750)
-                sync_path(path.parent.parent)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                with suppress(OSError):  # only root gives files away
-                    os.fchown(descriptor, before.st_uid, before.st_gid)
-                os.fchmod(descriptor, before.st_mode & 0o7777)
-                file.write(text)
-                file.flush()
-                os.fsync(descriptor)
-        except OSError as error:
-            with suppress(OSError):
-                draft.unlink()
-            self.discard()
-            raise self._not_writable(error) from error
-        return draft
+    def _write_beside(self, path: Path, text: str) -> None:
+        """With owner and mode of the file that counts now."""
+        before = self._before.stat()
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o750)
+            sync_path(path.parent.parent)
+        owner = before.st_uid, before.st_gid
+        self._drafts.add(path, text.encode(), mode=stat.S_IMODE(before.st_mode), owner=owner)
 
     def _not_writable(self, error: OSError) -> StorageError:
         return StorageError(

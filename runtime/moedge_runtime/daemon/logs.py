@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal, TextIO
 
+from moedge_runtime.counted import counted
+
 Format = Literal["auto", "text", "json", "journal"]
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -188,7 +190,7 @@ class RepeatFilter(logging.Filter):
                     "levelno": last.levelno,
                     "levelname": last.levelname,
                     "lineno": last.lineno,
-                    "msg": f"Left out within {WINDOW_S:.0f} s: {count} times more of this kind, the last: "
+                    "msg": f"Left out within {WINDOW_S:.0f} s: {counted(count, 'time')} more of this kind, the last: "
                     f"{last.getMessage()}",
                     _SUMMARY: True,
                 }

@@ -31,6 +31,8 @@ from moedge_runtime.mqtt.topics import ENABLED
 MAX_ANSWERS = 50
 MAX_ASKED = 32
 
+IN_THE_FILE = "Change the file on the board and send the request reload"
+
 PICTURE_BYTES = 200 * 1024
 PICTURE_QUALITY = 80
 
@@ -136,7 +138,7 @@ class DaemonPage:
     def enable(self, camera: str, body: Mapping[str, Any]) -> str:
         """See PageHost."""
         config, _, handler = self._serving()
-        _require_leave(config)
+        _require_leave(config, "pause cameras or resume them", "Switch them over MQTT")
         on = body.get("on")
         if not isinstance(on, bool):
             raise RequestError("Say with `on` whether the camera is to run: true or false.", key="request.invalid")
@@ -193,7 +195,7 @@ def _with_polygon(config: Config, camera: str, kind: Kind, body: Mapping[str, An
         RequestError: The polygon is none, or changes are not allowed.
         ConfigError: The file cannot be changed.
     """
-    _require_leave(config)
+    _require_leave(config, f"add {kind}", IN_THE_FILE)
     name: Literal[None] | str = None
     try:
         polygon = parse_polygon(body.get("polygon"))
@@ -214,7 +216,7 @@ def _without_mask(config: Config, camera: str, body: Mapping[str, Any]) -> str:
         RequestError: There is no such mask, or changes are not allowed.
         ConfigError: The file cannot be changed.
     """
-    _require_leave(config)
+    _require_leave(config, "remove masks", IN_THE_FILE)
     masks = [[list(corner) for corner in mask] for mask in config.cameras[camera].masks]
     polygon = body.get("polygon")
     if polygon not in masks:
@@ -225,12 +227,11 @@ def _without_mask(config: Config, camera: str, body: Mapping[str, Any]) -> str:
     return without_mask(_text_in_force(config), camera, masks.index(polygon))
 
 
-def _require_leave(config: Config) -> None:
-    """Raises RequestError unless the page may change the configuration."""
+def _require_leave(config: Config, what: str, instead: str) -> None:
+    """Raises RequestError, which says `what` is refused and what to do `instead`, unless the page may change things."""
     if not (config.web and config.web.allow_changes):
         raise RequestError(
-            "The page may change nothing: web.allow_changes is false. Change the file on the board, or pause a camera "
-            "over MQTT.",
+            f"The page may not {what}: web.allow_changes is false. {instead}.",
             key="request.config_not_allowed",
         )
 

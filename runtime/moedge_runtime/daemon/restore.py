@@ -33,7 +33,7 @@ from moedge_runtime.daemon.backup import (
 from moedge_runtime.daemon.config_file import DEVICE_FILE
 from moedge_runtime.daemon.config_lock import is_held
 from moedge_runtime.daemon.switches import FILE_NAME as SWITCHES
-from moedge_runtime.durable import sync_path
+from moedge_runtime.durable import Drafts
 from moedge_runtime.errors import ConfigError, MoedgeError, StorageError
 from moedge_runtime.strict_json import parse_json
 
@@ -249,21 +249,18 @@ def _content(path: Path) -> bytes | None:
 
 
 def _write(files: dict[Path, bytes]) -> None:
-    """Write all drafts, then let each take its file's place."""
-    drafts: dict[Path, Path] = {}
+    """Write all drafts, then let each take its file's place, with the owner and mode of that, or of its directory."""
+    drafts = Drafts()
     try:
         for path, content in files.items():
             _make_directory(path.parent)
-            drafts[path] = path.with_name(f".{path.name}.new")
-            _write_draft(drafts[path], path, content)
-        for path, draft in drafts.items():
-            draft.replace(path)
-        for directory in {path.parent for path in files}:
-            sync_path(directory)
+            there = path.exists()
+            like = (path if there else path.parent).stat()
+            mode = stat.S_IMODE(like.st_mode) if there else 0o640
+            drafts.add(path, content, mode=mode, owner=(like.st_uid, like.st_gid))
+        drafts.take_over()
     except OSError as error:
-        for draft in drafts.values():
-            with suppress(OSError):
-                draft.unlink()
+        drafts.discard()
         raise StorageError(
             f"'{error.filename or path}' cannot be written ({error.strerror}). Run this as root, or free space, and "
             f"restore again."
@@ -279,18 +276,3 @@ def _make_directory(path: Path) -> None:
     like = path.parent.stat()
     with suppress(OSError):  # only root gives files away
         os.chown(path, like.st_uid, like.st_gid)
-
-
-def _write_draft(draft: Path, path: Path, content: bytes) -> None:
-    """With owner and mode of the file that is there, else the directory's owner."""
-    there = path.exists()
-    like = (path if there else path.parent).stat()
-    draft.unlink(missing_ok=True)  # of a run that was cut short
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        with suppress(OSError):  # only root gives files away
-            os.fchown(descriptor, like.st_uid, like.st_gid)
-        os.fchmod(descriptor, stat.S_IMODE(like.st_mode) if there else 0o640)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)

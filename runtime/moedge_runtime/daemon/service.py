@@ -14,6 +14,7 @@ from typing import Any
 from moedge_runtime.bundle import Bundle
 from moedge_runtime.config import CameraConfig, Config, ModelConfig
 from moedge_runtime.config.camera import without_credentials
+from moedge_runtime.counted import counted
 from moedge_runtime.daemon import reload
 from moedge_runtime.daemon.answerer import Answerer
 from moedge_runtime.daemon.backup import backup_response
@@ -198,7 +199,7 @@ class Daemon:
         for reader in readers.values():
             reader.start()
         running = sum(reader.enabled for reader in readers.values())
-        log.info("Device '%s' runs with %d cameras, by '%s'.", config.device, running, config.source)
+        log.info("Device '%s' runs with %s, by '%s'.", config.device, counted(running, "camera"), config.source)
         self._supervision.ready(bridge.health)
         self._wait(bridge, readers, setup)
         if self._reload is not None or self.restart:

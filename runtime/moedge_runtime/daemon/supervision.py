@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from moedge_runtime.camera import Frame, FrameSource, is_live
 from moedge_runtime.config import CameraConfig
+from moedge_runtime.counted import counted
 from moedge_runtime.daemon.answerer import Answerer, Picture, Question, QuestionProblem, Reply, ShouldStop
 from moedge_runtime.daemon.sd_notify import ServiceManager
 from moedge_runtime.mqtt.payloads import DeviceHealth
@@ -217,4 +218,4 @@ def describe(health: DeviceHealth) -> str:
     broker = "broker connected" if health.mqtt.connected else "no connection to the broker"
     age_s = health.last_answer_age_s
     answer = "no answer yet" if age_s is None else f"last answer {age_s:.0f} s ago"
-    return f"{online} of {len(cameras)} cameras online; {broker}; {answer}."
+    return f"{online} of {counted(len(cameras), 'camera')} online; {broker}; {answer}."

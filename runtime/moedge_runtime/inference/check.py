@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from moedge_runtime.bundle import Bundle
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import ConfigError, RequestError
 from moedge_runtime.inference.chat import load_chat_template
 from moedge_runtime.inference.constraint import SchemaCompiler
-from moedge_runtime.inference.image_processor import ImageProcessorSettings
+from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings
 from moedge_runtime.inference.prompt import Prompt, PromptBuilder
 from moedge_runtime.inference.request import DEFAULT_MAX_CONTEXT, AskRequest
 from moedge_runtime.inference.thinking import CLOSING
@@ -34,6 +35,7 @@ class RequestChecker:
         tokenizer: The bundle's.
         prompts: Builds the model's prompts.
         schemas: Compiles JSON schemas for the model.
+        image_processor: Prepares pictures for the model.
         max_context: Most tokens of a prompt and its answer.
     """
 
@@ -47,7 +49,7 @@ class RequestChecker:
 
         Raises:
             BundleError: One of these files cannot be used.
-            ConfigError: The model cannot have `max_context` tokens.
+            ConfigError: The model cannot have `max_context` tokens, or `max_pixels` is below one image token.
         """
         model = bundle.manifest.model
         self.max_context = context_of(bundle, max_context)
@@ -55,7 +57,8 @@ class RequestChecker:
         self.prompts = PromptBuilder(self.tokenizer, load_chat_template(bundle), model)
         self.schemas = SchemaCompiler(bundle.file("tokenizer.json"), model.text.vocab_size, model.tokens.end_of_text[0])
         settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
-        self._image_tokens = _fewest_tokens(settings, max_pixels)
+        self.image_processor = ImageProcessor(settings, max_pixels)
+        self._fewest_tokens = _fewest_tokens(settings, max_pixels)
 
     def problems(self, request: AskRequest, unseen_images: int = 0) -> list[RequestProblem]:
         """All that `Engine.ask` would refuse in `request`, as far as it can be said without the pixels.
@@ -64,6 +67,22 @@ class RequestChecker:
             request: Its own images are not looked at.
             unseen_images: Images to come; each is counted with the fewest tokens that it can have.
         """
+        images = [self._fewest_tokens] * unseen_images
+        return self._problems(request, images, "at least " if images else "")
+
+    def refuse(self, request: AskRequest) -> None:
+        """Refuse what `Engine.ask` would refuse in `request`, told together; pictures that cannot be used come first.
+
+        Raises:
+            RequestError: There is such a thing.
+        """
+        images = [self.image_processor.tokens(*image.shape[:2]) for image in request.images]
+        errors = [problem.error for problem in self._problems(request, images)]
+        if errors:
+            raise RequestError(" ".join(map(str, errors)), key=errors[0].key)
+
+    def _problems(self, request: AskRequest, images: list[int], at_least: str = "") -> list[RequestProblem]:
+        """What is wrong with `request` if its images have so many tokens, or `at_least` so many."""
         problems: list[RequestProblem] = []
 
         def attempt(field: RequestField, step: Callable[[], object]) -> None:
@@ -72,7 +91,6 @@ class RequestChecker:
             except RequestError as error:
                 problems.append(RequestProblem(field, error))
 
-        images = [self._image_tokens] * unseen_images
         plain = replace(request, question="?", system=None, thinking=None)
         attempt("question", lambda: self.prompts.build(replace(plain, question=request.question), images))
         attempt("system", lambda: self.prompts.build(replace(plain, system=request.system), images))
@@ -82,7 +100,7 @@ class RequestChecker:
             attempt("json_schema", lambda: self.schemas.compile(schema))
         if all(problem.field == "json_schema" for problem in problems):
             prompt = self.prompts.build(request, images)
-            attempt("max_new_tokens", lambda: self.check_room(request, prompt, "at least " if images else ""))
+            attempt("max_new_tokens", lambda: self.check_room(request, prompt, at_least))
             attempt("thinking_budget", lambda: self.check_thinking_budget(request, prompt))
         return problems
 
@@ -121,7 +139,8 @@ class RequestChecker:
         if needed > request.max_new_tokens:
             raise RequestError(
                 f"thinking_budget={request.thinking_budget} leaves no room for an answer: reasoning and answer may "
-                f"have {request.max_new_tokens} tokens together. Let them have {needed} or more, or lower the budget.",
+                f"have {counted(request.max_new_tokens, 'token')} together. Let them have {needed} or more, or "
+                f"lower the budget.",
                 key="request.thinking_budget",
             )
 

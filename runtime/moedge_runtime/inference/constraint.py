@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +88,8 @@ class SchemaCompiler:
         text = json.dumps(schema)
         matcher = self._compiled.get(text)
         if matcher is None:
-            try:
+            with _panics_as_errors():
                 matcher = self._matcher(schema)
-            except BaseException as error:
-                if type(error).__name__ != _PANIC:
-                    raise
-                raise RequestError(
-                    f"The JSON schema cannot be used: llguidance fails on it ({error}). Correct or simplify it.",
-                    key="request.schema_invalid",
-                ) from error
             if len(self._compiled) >= _COMPILED_SCHEMAS:
                 self._compiled.pop(next(iter(self._compiled)))
             self._compiled[text] = matcher
@@ -105,14 +100,42 @@ class SchemaCompiler:
             self._tokenizer = llguidance.LLTokenizer(
                 self._path.read_text(encoding="utf-8"), n_vocab=self._vocab_size, eos_token=self._end_token
             )
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            schema, overrides={"whitespace_pattern": _WHITESPACE, "whitespace_flexible": True}
+        return llguidance.LLMatcher(self._tokenizer, _grammar(schema, self._tokenizer), log_level=0)
+
+
+def check_schema(schema: dict[str, Any]) -> None:
+    """Check a schema as `SchemaCompiler.compile` does, without the model's vocabulary.
+
+    Raises:
+        RequestError: `schema` is no JSON schema, nothing fits it, or it uses what llguidance does not implement.
+    """
+    with _panics_as_errors():
+        _grammar(schema)
+
+
+def _grammar(schema: dict[str, Any], tokenizer: Any = None) -> str:
+    """Llguidance's grammar for `schema`, checked."""
+    grammar: str = llguidance.LLMatcher.grammar_from_json_schema(
+        schema, overrides={"whitespace_pattern": _WHITESPACE, "whitespace_flexible": True}
+    )
+    _, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar, tokenizer)
+    if messages:
+        raise RequestError(
+            f"The JSON schema cannot be used: {'; '.join(message.strip() for message in messages)}. Correct or "
+            f"simplify it.",
+            key="request.schema_invalid",
         )
-        _, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)
-        if messages:
-            raise RequestError(
-                f"The JSON schema cannot be used: {'; '.join(message.strip() for message in messages)}. Correct or "
-                f"simplify it.",
-                key="request.schema_invalid",
-            )
-        return llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+    return grammar
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise RequestError(
+            f"The JSON schema cannot be used: llguidance fails on it ({error}). Correct or simplify it.",
+            key="request.schema_invalid",
+        ) from error

@@ -49,6 +49,7 @@ class Engine:
         options: EngineOptions,
         decoder: Decoder,
         vision: VisionEncoder,
+        checker: RequestChecker,
         *,
         experts: ExpertBank | None = None,
         plan: MemoryPlan | None = None,
@@ -62,6 +63,7 @@ class Engine:
             options: Taken as they are.
             decoder: Closed with the engine.
             vision: The vision tower.
+            checker: Of `bundle`, with the decoder's context and the plan's limit of pictures.
             experts: The decoder's; the decoder closes them.
             plan: What `experts` and `vision` were opened with.
             pins: What keeps a camera's experts in memory; None for one that knows no camera yet.
@@ -76,25 +78,31 @@ class Engine:
         self._hot_set = hot_set
         self._decoder = decoder
         self._shares = decoder.shares and options.experts != "numpy"
-        max_pixels = plan.max_pixels if plan is not None and plan.pixels_limited else options.max_pixels
-        self._checker = RequestChecker(bundle, decoder.cache.capacity, max_pixels)
+        self._checker = checker
         self._prefiller = Prefiller(
             bundle,
-            self._checker,
+            checker,
             decoder,
             vision,
             experts=experts,
             plan=plan,
-            max_pixels=max_pixels,
             reuse_prefix=options.reuse_prefix,
         )
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, bundle: str | Path | Bundle, options: EngineOptions | None = None) -> Engine:
+    def open(
+        cls, bundle: str | Path | Bundle, options: EngineOptions | None = None, first: AskRequest | None = None
+    ) -> Engine:
         """Load a bundle, paged or inline, and begin to read experts, those that a hot set knows first.
 
+        Args:
+            bundle: An opened bundle, or where it is.
+            options: How it is to run.
+            first: A question that is to be asked; refused before any weights are loaded.
+
         Raises:
+            RequestError: `ask` would refuse `first`.
             BundleError: It cannot be used.
             ConfigError: An option is out of range, or the memory is too small.
             StorageError: The hot set cannot be read.
@@ -104,6 +112,10 @@ class Engine:
         options = replace(options, max_context=context_of(opened, options.max_context))
         providers_for(options.provider)
         plan = plan_for(opened, options)
+        max_pixels = plan.max_pixels if plan is not None and plan.pixels_limited else options.max_pixels
+        checker = RequestChecker(opened, options.max_context, max_pixels)
+        if first is not None:
+            checker.refuse(first)
         return_large_blocks()
         experts = open_experts(opened, options, plan)
         opening: Decoder | ExpertBank | None = experts
@@ -111,7 +123,9 @@ class Engine:
             pins = CameraPins(experts, opened.manifest.model.text)
             hot_set = open_hot_set(opened, options, experts, pins.counts)
             opening, vision = open_dense(opened, options, plan, experts)
-            engine = cls(opened, options, opening, vision, experts=experts, plan=plan, pins=pins, hot_set=hot_set)
+            engine = cls(
+                opened, options, opening, vision, checker, experts=experts, plan=plan, pins=pins, hot_set=hot_set
+            )
         except BaseException:
             if opening is not None:
                 opening.close()

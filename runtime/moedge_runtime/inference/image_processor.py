@@ -143,6 +143,15 @@ class ImageProcessor:
             image = resize(image, height, width, Image.Resampling(self.settings.resample))
         return self._patches(image)
 
+    def tokens(self, height: int, width: int) -> int:
+        """Image tokens of a picture of this size in pixels.
+
+        Raises:
+            RequestError: As `target_size`.
+        """
+        resized_height, resized_width = self.target_size(height, width)
+        return resized_height * resized_width // self._factor**2
+
     def target_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width in pixels that a picture is resized to.
 

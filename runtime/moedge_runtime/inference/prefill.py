@@ -14,7 +14,7 @@ from moedge_runtime.inference.decoder import Cancelled, Decoder, DecoderInput, S
 from moedge_runtime.inference.dequantize import FloatArray
 from moedge_runtime.inference.embedding import EmbeddingTable
 from moedge_runtime.inference.experts import ExpertBank, ExpertStatistics
-from moedge_runtime.inference.image_processor import ImageProcessor, ImageProcessorSettings, ProcessedImage
+from moedge_runtime.inference.image_processor import ProcessedImage
 from moedge_runtime.inference.kv_cache import KvCache
 from moedge_runtime.inference.memory_budget import room_for_pictures
 from moedge_runtime.inference.memory_plan import MemoryPlan
@@ -79,7 +79,6 @@ class Prefiller:
         vision: The vision tower.
         experts: The decoder's; None for an inline bundle.
         plan: How memory is divided; likewise.
-        max_pixels: As in EngineOptions.
         reuse_prefix: As in EngineOptions.
 
     Attributes:
@@ -96,11 +95,8 @@ class Prefiller:
         *,
         experts: ExpertBank | None,
         plan: MemoryPlan | None,
-        max_pixels: int | None,
         reuse_prefix: bool,
     ) -> None:
-        settings = ImageProcessorSettings.from_config(bundle.json("preprocessor_config.json"))
-        self._image_processor = ImageProcessor(settings, max_pixels)
         self._model = bundle.manifest.model
         self._checker, self._decoder, self._vision, self._experts = checker, decoder, vision, experts
         self.embedding = EmbeddingTable(bundle)
@@ -191,7 +187,7 @@ class Prefiller:
         Raises:
             RequestError: It cannot be answered.
         """
-        images = [self._image_processor(image) for image in request.images]
+        images = [self._checker.image_processor(image) for image in request.images]
         merge_size = self._model.vision.spatial_merge_size
         prompt = self._checker.prompts.build(request, [image_tokens(image.grid_thw, merge_size) for image in images])
         self._checker.check_lengths(request, prompt)

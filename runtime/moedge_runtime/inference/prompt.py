@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moedge_runtime.bundle import ModelInfo
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import BundleError, RequestError
 from moedge_runtime.inference.chat import ChatTemplate, Message
 from moedge_runtime.inference.request import AskRequest
@@ -76,8 +77,8 @@ class PromptBuilder:
         places = tokens.count(image)
         if places != len(image_tokens):
             raise BundleError(
-                f"The chat template made places for {places} of {len(image_tokens)} images. Export the checkpoint "
-                f"with the chat template of Qwen3-VL.",
+                f"The chat template made places for {places} of {counted(len(image_tokens), 'image')}. Export the "
+                f"checkpoint with the chat template of Qwen3-VL.",
                 key="bundle.chat_template_invalid",
             )
         counts = iter(image_tokens)

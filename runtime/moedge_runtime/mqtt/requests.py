@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moedge_runtime.errors import RequestError
 from moedge_runtime.mqtt.payloads import LogLevel
@@ -16,6 +16,16 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_CONFIG_REQUEST_BYTES = 512 * 1024
 """A configuration may hold many questions with their schemas."""
 
+
+def _not_blank(question: str) -> str:
+    if not question.strip():
+        raise ValueError("a question is more than blanks")
+    return question
+
+
+QuestionText = Annotated[
+    str, Field(min_length=1, max_length=8000, json_schema_extra={"pattern": r"\S"}), AfterValidator(_not_blank)
+]
 Freshness = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] | None
 Transaction = Annotated[str, Field(max_length=256)] | int
 
@@ -32,7 +42,7 @@ class Request(BaseModel):
 class AskCommand(Request):
     """A question about the newest frame of a camera."""
 
-    question: Annotated[str, Field(min_length=1, max_length=8000)]
+    question: QuestionText
     camera: Annotated[str, Field(max_length=64)] | None = None
     """May be left out if there is one camera."""
     json_schema: dict[str, Any] | None = None
@@ -158,5 +168,7 @@ def _json_object(payload: bytes, limit: int) -> dict[str, Any]:
 
 def _problem(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])[:100]
-    text = {"extra_forbidden": "unknown key", "missing": "is required"}.get(detail["type"], detail["msg"])
+    text = {"extra_forbidden": "unknown key", "missing": "is required"}.get(
+        detail["type"], detail["msg"].removeprefix("Value error, ")
+    )
     return f"{where}: {text}" if where else str(text)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moedge_runtime.counted import counted
 from moedge_runtime.errors import StorageError
 from moedge_runtime.mqtt.spool_clock import Moment, age_s, moment_now
 from moedge_runtime.mqtt.spool_files import SpoolFiles
@@ -251,7 +252,7 @@ class Spool:
         self._cursor = self._read = min(max(cursor, oldest), self._next)
         self._advance()
         if self.messages:
-            log.info("The spool '%s' holds %d messages from before.", self.directory, self.messages)
+            log.info("The spool '%s' holds %s from before.", self.directory, counted(self.messages, "message"))
 
     def _scan(self, last: _Segment) -> None:
         """Find the end of the newest segment, which the power may have cut off."""

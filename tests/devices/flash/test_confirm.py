@@ -37,7 +37,7 @@ def test_a_system_counts_once_the_daemon_has_answered() -> None:
 
 def test_a_system_does_not_count_without_a_daemon_or_without_answers() -> None:
     assert wait_for_answers(lambda: None, 1, 0.0) == "no daemon ran at the end of the wait of 0 s"
-    assert wait_for_answers(lambda: said(0), 1, 0.0) == "the daemon has answered 0 of the 1 frames wanted within 0 s"
+    assert wait_for_answers(lambda: said(0), 1, 0.0) == "the daemon has answered 0 of the 1 frame wanted within 0 s"
     assert wait_for_answers(lambda: said(5, None), 0, 0.0) is not None  # nothing is loaded
 
 

@@ -145,10 +145,10 @@ def test_a_system_that_was_undone_is_not_tried_again_and_a_newer_one_is(board: B
     board.publisher.system("1.1")
     board.update()
     board.restarts("1.0")
-    confirm.note_fault("1.1", "update.failed", "the daemon has answered 0 of the 1 frames wanted", board.state)
+    confirm.note_fault("1.1", "update.failed", "the daemon has answered 0 of the 1 frame wanted", board.state)
     board.calls()
     message = board.fails("update.failed")
-    assert "the daemon has answered 0 of the 1 frames wanted. System 1.0 runs" in message
+    assert "the daemon has answered 0 of the 1 frame wanted. System 1.0 runs" in message
     for _ in range(2):
         assert "the daemon has answered 0 of" in board.fails("update.failed_before")
     assert board.calls() == []

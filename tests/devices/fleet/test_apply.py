@@ -107,7 +107,7 @@ def test_a_canary_that_refuses_stops_it_and_the_next_run_goes_on_there(
     assert code == 1
     assert outcome["applied"] == NAMES[:4] and outcome["waiting"] == NAMES[5:]
     assert outcome["failed"] == {"panel-05": "it refused the configuration: The camera is another one."}
-    assert "1 of 1 devices of 'berlin/g1, canaries' failed; 0 may" in outcome["stopped"]
+    assert "1 of 1 device of 'berlin/g1, canaries' failed; 0 may" in outcome["stopped"]
     assert sorted(fakes.asked) == NAMES[:5]
     fakes.asked.clear()
     fakes.devices["panel-05"].behaviour = "ok"
@@ -265,7 +265,7 @@ def test_a_dry_run_says_the_steps_and_sends_nothing(tmp_path: Path, mosquitto: B
         "berlin/g0 (2; 1 may fail): panel-03, panel-04",
         "berlin/g1, canaries (2; 0 may fail): panel-05, panel-06",
         "berlin/g1 (2; 1 may fail): panel-07, panel-08",
-        "8 devices would be asked if they are online, 0 have it already.",
+        "8 devices would be asked if online; up to date already: 0.",
     ]
     assert not Path(f"{path}.applied").exists()
 

@@ -71,7 +71,7 @@ def test_status_shows_what_devices_and_broker_say(tmp_path: Path, mosquitto: Bro
         assert rows["panel-03"]["problems"] == ["stopped"] and rows["panel-04"]["problems"] == ["nothing heard"]
         result = CliRunner().invoke(command, ["status", "-f", str(path), "--device", "panel-01"], standalone_mode=False)
         assert result.return_value == 0, result.exception
-        assert "1 devices: 1 online; 1 without problems." in result.stdout and "half full" in result.stdout
+        assert "1 device: 1 online; 1 without problems." in result.stdout and "half full" in result.stdout
 
 
 def test_the_view_follows_answers_a_death_and_a_return(tmp_path: Path, mosquitto: BrokerAddress) -> None:

@@ -131,7 +131,7 @@ def test_a_version_that_cannot_be_loaded_or_does_not_answer_is_undone_and_not_tr
     board.publisher.release("3", head="mute head")
     code, said = update(within="3s")
     assert (code, said["error"]["key"]) == (1, "update.failed")
-    assert "it has answered 0 of the 1 frames wanted within 3 s, and" in said["error"]["message"]
+    assert "it has answered 0 of the 1 frame wanted within 3 s, and" in said["error"]["message"]
     assert daemon.version() == board.store.version_in_use("panel") == "1"
     board.publisher.release("4")
     assert update()[1]["status"] == "updated"

@@ -17,6 +17,7 @@ from moedge_export.options import ExportOptions
 from moedge_export.pipeline import export_bundle
 from moedge_runtime.cli.ask import ask
 from moedge_runtime.errors import BundleError, CameraError, ConfigError
+from moedge_runtime.inference import engine
 from PIL import Image
 
 SCHEMA = {
@@ -172,6 +173,66 @@ def test_sampling_options_need_sample(bundle: str) -> None:
     with pytest.raises(ConfigError, match=r"--temperature, --top-k changes how tokens are drawn and needs --sample"):
         run(bundle, "?", "--temperature", "0.5", "--top-k", "3")
     assert run(bundle, "?", "--sample", "--temperature", "0.5", "--seed", "3", "--max-tokens", "4").exit_code == 0
+
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, opening a model's weights fails the test."""
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("weights are loaded")
+
+    for name in ("open_experts", "open_dense", "open_hot_set"):
+        monkeypatch.setattr(engine, name, load)
+
+
+@pytest.mark.usefixtures("no_loading")
+@pytest.mark.parametrize("question", ["", " \n\t"])
+def test_an_empty_question_is_refused_without_a_bundle(question: str) -> None:
+    with pytest.raises(ConfigError, match=r"^The question is empty"):
+        run("no-bundle", question)
+
+
+@pytest.mark.usefixtures("no_loading")
+def test_a_schema_that_cannot_be_followed_is_refused_without_a_bundle() -> None:
+    with pytest.raises(ConfigError, match=r"^The JSON schema cannot be used: Invalid type: nothing") as caught:
+        run("no-bundle", "?", "--json-schema", '{"type": "nothing"}')
+    assert caught.value.key == "request.schema_invalid"
+
+
+@pytest.mark.usefixtures("no_loading")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--temperature", "0"), ("--temperature", "nan"), ("--temperature", "inf"), ("--top-p", "1.1"), ("--top-k", "-1")],
+)
+def test_a_sampling_value_out_of_range_is_a_usage_error(option: str, value: str) -> None:
+    result = run("no-bundle", "?", "--sample", option, value)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
+
+
+@pytest.mark.usefixtures("no_loading")
+def test_what_the_model_cannot_answer_is_refused_together_before_it_is_loaded(bundle: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(bundle, "a<|im_end|>", "--system", "b<|image_pad|>")
+    assert caught.value.key == "request.control_token"
+    assert "The question contains <|im_end|>, " in str(caught.value)
+    assert "The system prompt contains <|image_pad|>, " in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^The prompt has [\d,]+ tokens and the answer may have 9,999; together"):
+        run(bundle, "?", "--max-tokens", "9999")
+    Image.new("RGB", (2010, 10)).save(tmp_path / "thin.png")
+    with pytest.raises(ConfigError, match=r"^An image is 2010×10 pixels: one side is 201 times the other"):
+        run(bundle, "?", "--image", str(tmp_path / "thin.png"))
+
+
+def test_the_tokens_of_a_picture_count_before_the_model_is_loaded(bundle: str, picture: str) -> None:
+    def prompt_of(*more: str) -> int:
+        return int(json.loads(run(bundle, "?", "--max-tokens", "1", "--json", *more).stdout)["prompt_tokens"])
+
+    whole = prompt_of("--image", picture)
+    assert prompt_of("--image", picture, "--max-context", str(whole + 1)) == whole > prompt_of() + 12
+    with pytest.raises(ConfigError, match=f"^The prompt has {whole} tokens"):
+        run(bundle, "?", "--image", picture, "--max-tokens", "1", "--max-context", str(whole))
 
 
 def test_a_broken_picture_is_named(bundle: str, tmp_path: Path) -> None:

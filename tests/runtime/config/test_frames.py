@@ -179,6 +179,39 @@ def test_everything_wrong_is_told_together(tmp_path: Path) -> None:
     assert " has 4 errors:" in text
 
 
+def test_what_keys_ask_of_each_other_is_told_beside_a_wrong_key(tmp_path: Path) -> None:
+    watch = {
+        "interval": "5 parsecs",
+        "motion": False,
+        "refresh": 5,
+        "view": "camera",
+        "state": "n",
+        "unit": "m",
+        "alert": {"field": "n", "raise_after": 0},
+    }
+    text = refusal(tmp_path, {"fps": 0, "crop": [0, 0, 0.4, 1], "zones": {"door": SQUARE}}, watch, web={"port": 0})
+    for problem in (
+        "watches[0].interval: got '5 parsecs'; ",
+        "watches[0]: view: camera goes with zones",
+        "watches[0]: refresh goes with motion",
+        "watches[0]: state needs a json_schema",
+        "watches[0].alert: give exactly one of equals, above and below",
+        "watches[0].alert.raise_after: got 0; ",
+        "cameras.c.fps: got 0; ",
+        "cameras.c: the zone 'door' lies outside of the crop",
+        "web: give exactly one of token and token_file",
+        "web.port: got 0; ",
+    ):
+        assert problem in text
+    assert " has 10 errors:" in text
+
+
+def test_a_wrong_key_brings_no_problem_of_those_that_go_with_it(tmp_path: Path) -> None:
+    watch = {"json_schema": 5, "alert": {"field": "n", "above": "much"}, "state": "n", "unit": "m", "view": "camera"}
+    text = refusal(tmp_path, {}, {**watch, "zones": 5}, web={"token": "short"})
+    assert " has 4 errors:" in text
+
+
 def test_the_example_of_four_cameras_is_valid(tmp_path: Path) -> None:
     example = Path(__file__).parents[3] / "examples/four_cameras/moedge.yaml"
     environment = dict.fromkeys(("BUNDLE", "VIDEO", "COMMAND"), "x")

@@ -148,6 +148,12 @@ watches:
     ]
 
 
+def test_a_question_of_blanks_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, GOOD.replace("question: How full", 'question: " \\n"')).endswith(
+        "watches[0].question: got ' \\n'; a question is more than blanks"
+    )
+
+
 def test_a_wrong_password_is_never_shown(tmp_path: Path) -> None:
     text = GOOD.replace('"${PASSWORD}"', "[s3cret]")
     assert "s3cret" not in refusal(tmp_path, text)

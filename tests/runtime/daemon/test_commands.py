@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_check_says_what_would_run(place: Path, tiny: Path, capsys: pytest.Captu
         main(["run", "--config", str(path), "--check"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == (
-        f"{path} is valid: device 'd', 1 cameras, 1 watches, model checkpoint (paged), broker mqtt://127.0.0.1:1883.\n"
+        f"{path} is valid: device 'd', 1 camera, 1 watch, model checkpoint (paged), broker mqtt://127.0.0.1:1883.\n"
     )
 
 
@@ -158,6 +159,21 @@ def test_watch_prints_answers_as_they_came(broker: BrokerAddress) -> None:
     lines = [json.loads(line) for line in output.splitlines()]
     assert sorted(line["status"] for line in lines) == ["error", "ok"]
     assert command.returncode == 0
+
+
+def test_watch_ends_with_130_on_ctrl_c(broker: BrokerAddress) -> None:
+    arguments = ["watch", "--url", str(broker), "--base", "t", "--json", "--count", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from moedge_runtime.cli.main import main; main()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        assert command.stderr is not None
+        assert command.stderr.readline() == f"Watching t/+/+/answer on {broker}.\n"
+        command.send_signal(signal.SIGINT)
+        output, said = command.communicate(timeout=20)
+    assert (command.returncode, output, said.strip()) == (130, "", "moedge: interrupted.")
 
 
 def test_watch_filters_by_device_and_camera(broker: BrokerAddress) -> None:

@@ -277,11 +277,19 @@ def test_nothing_is_changed_unless_that_is_allowed(place: Path, bundle: Path, br
     with site(place, bundle, broker.port, allow=False) as running:
         running.log_in()
         before = running.path.read_text()
-        answer = running.post("/api/cameras/panel/masks", {"polygon": MASK})
-        assert (answer.status, answer.json()["error"]["key"]) == (400, "request.config_not_allowed")
+        in_the_file = "Change the file on the board and send the request reload."
+        over_mqtt = "Switch them over MQTT."
+        for path, body, what, instead in (
+            ("masks", {"polygon": MASK}, "add masks", in_the_file),
+            ("zones", {"polygon": MASK, "name": "door"}, "add zones", in_the_file),
+            ("masks/remove", {"polygon": MASK}, "remove masks", in_the_file),
+            ("enabled", {"on": False}, "pause cameras or resume them", over_mqtt),
+        ):
+            answer = running.post(f"/api/cameras/panel/{path}", body)
+            error = answer.json()["error"]
+            assert (answer.status, error["key"]) == (400, "request.config_not_allowed")
+            assert error["message"] == f"The page may not {what}: web.allow_changes is false. {instead}"
         assert running.path.read_text() == before
-        answer = running.post("/api/cameras/panel/enabled", {"on": False})
-        assert answer.json()["error"]["key"] == "request.config_not_allowed"
 
 
 def test_a_reload_keeps_sessions_and_moves_what_has_another_address(

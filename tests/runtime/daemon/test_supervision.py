@@ -207,7 +207,7 @@ def test_the_status_is_a_sentence_about_cameras_broker_and_answers() -> None:
         "1 of 2 cameras online; broker connected; last answer 12 s ago."
     )
     assert describe(health(["offline"], connected=False, age_s=None)) == (
-        "0 of 1 cameras online; no connection to the broker; no answer yet."
+        "0 of 1 camera online; no connection to the broker; no answer yet."
     )
 
 
@@ -248,7 +248,7 @@ def test_a_reload_is_announced_with_the_time_that_systemd_compares(manager: Noti
     supervision.ready(lambda: health(["online"]))
     assert manager.receive(DEADLINE_S) == {
         "READY": "1",
-        "STATUS": "1 of 1 cameras online; broker connected; last answer 12 s ago.",
+        "STATUS": "1 of 1 camera online; broker connected; last answer 12 s ago.",
     }
     supervision.stopping()
 
@@ -318,4 +318,4 @@ def test_a_camera_that_fails_again_and_again_keeps_the_pings(place: Path, bundle
             message = manager.receive(DEADLINE_S)
             assert message is not None
             assert message["WATCHDOG"] == "1"
-        assert message["STATUS"].startswith("0 of 1 cameras online;")
+        assert message["STATUS"].startswith("0 of 1 camera online;")

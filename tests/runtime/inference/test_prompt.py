@@ -185,7 +185,7 @@ def test_no_text_whatever_leaves_its_turn(folder, question, system, image_first)
 def test_a_template_that_drops_images_is_refused(folder):
     build, _ = builder(folder)
     build._template = ChatTemplate("{{ messages[-1].content[0].text }}")
-    with pytest.raises(BundleError, match="places for 0 of 1 images"):
+    with pytest.raises(BundleError, match=r"places for 0 of 1 image\."):
         build.build(AskRequest("?"), [4])
 
 

@@ -54,6 +54,7 @@ def test_no_bytes_count_as_an_empty_object() -> None:
         (b"{}", "request.invalid", "The request 'ask' is not valid: question: is required."),
         (b'{"question": 1}', "request.invalid", "question: Input should be a valid string"),
         (b'{"question": ""}', "request.invalid", "question: String should have at least 1 character"),
+        (b'{"question": " \\n\\t"}', "request.invalid", "not valid: question: a question is more than blanks."),
         (b'{"question": "a", "qestion": "b"}', "request.invalid", "qestion: unknown key"),
         (b'{"question": "a", "max_tokens": 1e9}', "request.invalid", "max_tokens: "),
         (b'{"question": "a", "max_tokens": true}', "request.invalid", "max_tokens: "),

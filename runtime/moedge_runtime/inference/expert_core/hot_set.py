@@ -9,9 +9,7 @@ The file is JSON: `{"format": "moedge-expert-counts", "version": 1, "moe_layers"
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moedge_runtime.bundle import TextInfo
-from moedge_runtime.durable import sync_path
+from moedge_runtime.durable import write_durably
 from moedge_runtime.errors import ConfigError, StorageError
 from moedge_runtime.strict_json import MAX_INTEGER, parse_json
 
@@ -52,17 +50,9 @@ def save_hot_set(path: Path, hot_set: HotSet, text: TextInfo) -> None:
     """
     cameras = {camera: _rows(counts) for camera, counts in hot_set.cameras.items()}
     content = json.dumps(_header(text) | {"counts": _rows(hot_set.counts), "cameras": cameras})
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(content + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_path(path.parent)
+        write_durably(path, f"{content}\n".encode(), several_writers=True)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise StorageError(
             f"Counts of experts cannot be written to '{path}' ({error.strerror}). Free space or choose another place."
         ) from error

@@ -103,6 +103,10 @@ async function refresh() {
   later(refresh, STATUS_MS);
 }
 
+function counted(number, thing) {
+  return `${number} ${thing}${number === 1 ? "" : "s"}`;
+}
+
 function renderStatus(status) {
   const { health } = status;
   document.title = `${status.device} – moedge`;
@@ -110,7 +114,7 @@ function renderStatus(status) {
   byId("model").textContent = `${status.model}, moedge ${status.version}`;
   const facts = [
     [health.mqtt.connected ? "broker connected" : "broker away", health.mqtt.connected],
-    [`${health.requests_waiting} requests wait`, true],
+    [`${counted(health.requests_waiting, "request")} waiting`, true],
     [health.last_answer_age_s === null ? "no answer yet" : `last answer ${Math.round(health.last_answer_age_s)} s ago`, true],
   ];
   if (health.board.temperature_c !== null) facts.push([`${health.board.temperature_c.toFixed(0)} °C`, health.board.pace === "normal"]);
@@ -129,7 +133,7 @@ function renderStatus(status) {
   }));
   const counts = health.cameras[state.camera];
   byId("camera-facts").textContent = counts
-    ? `${counts.frames} frames: ${counts.skipped} skipped, ${counts.answered} answered, ${counts.dropped} dropped, ${counts.waiting} waiting`
+    ? `${counted(counts.frames, "frame")}: ${counts.skipped} skipped, ${counts.answered} answered, ${counts.dropped} dropped, ${counts.waiting} waiting`
     : "";
   renderOverlay();
   renderDrawing();
