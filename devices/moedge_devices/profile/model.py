@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 PROFILE_VERSION: Literal[1] = 1
 
 Origin = Literal["measured", "stated", "assumed"]
-InstructionSet = Literal["scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm"]
+InstructionSet = Literal["scalar", "avx2", "avxvnni", "avx512vnni", "amx", "neondot", "neoni8mm"]
 """Names as in docs/expert-core.md; a test compares them with the core's."""
 
 SOURCE_PREFIXES = ("https://", "docs/", "moedge doctor ")

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "product.hpp"
 #include "status.hpp"
 
 namespace moedge {
@@ -18,15 +19,11 @@ constexpr uint64_t kThreadBytes = 64 << 10;
 // Of the routing for a pick, and of all tables for a record.
 constexpr uint64_t kPickBytes = 12;
 constexpr uint64_t kTableBytes = 256;
-// Rows that a TileKernel of any instruction set takes at once, and tiles of an fc1 task with blocks of 128.
-constexpr uint32_t kMostRows = 8;
 constexpr uint32_t kMostBlock = 128;
 
 int64_t ns_since(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
-
-uint32_t divide_up(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
 
 // A task of fc1 makes whole blocks of activations, so that it can quantize them.
 uint32_t fc1_tiles_of_task(const Quantization& quantization) {
@@ -127,16 +124,10 @@ void Core::compute(uint32_t layer, uint32_t tokens, const float* input, const fl
     throw CoreError(MOEDGE_BAD_INPUT, "a router logit is not finite");
   }
   for (uint32_t token = 0; token < tokens; ++token) {
-    const float* row = input + size_t{token} * layout_.hidden;
-    uint8_t* to = inputs_.data() + token * input_row_bytes_;
-    bool finite = true;
-    if (layout_.quantization.bits == 32) {
-      finite = all_finite(row, layout_.hidden);
-      std::memcpy(to, row, input_row_bytes_);
-    } else {
-      finite = kernels_.quantize(row, layout_.hidden, layout_.quantization.block, correction_factor_, to);
-    }
-    if (!finite) throw CoreError(MOEDGE_BAD_INPUT, "an activation is not finite");
+    const float* x = input + size_t{token} * layout_.hidden;
+    uint8_t* row = inputs_.data() + token * input_row_bytes_;
+    if (!make_row(kernels_, x, layout_.hidden, layout_.quantization, row))
+      throw CoreError(MOEDGE_BAD_INPUT, "an activation is not finite");
   }
   chosen_experts_.clear();
   chosen_by_.clear();
@@ -329,8 +320,9 @@ void Core::run_fc1(uint32_t index, const uint8_t* record, uint32_t task) {
         finite = all_finite(activated[row], values);
         std::memcpy(to + first_value * sizeof(float), activated[row], values * sizeof(float));
       } else {
-        uint8_t* block = to + size_t{first_value} / quantization.block * (quantization.block + 8);
-        finite = kernels_.quantize(activated[row], values, quantization.block, correction_factor_, block);
+        const size_t terms = terms_offset(layout_.intermediate, quantization.block);
+        finite = kernels_.quantize(activated[row], values, quantization.block, correction_factor_, to + first_value,
+                                   to + terms + first_value / quantization.block * kTermBytes);
       }
       if (!finite) overflowed_.store(true, std::memory_order_relaxed);
     }

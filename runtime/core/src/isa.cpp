@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -34,6 +36,17 @@ bool has_avx512vnni() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+// The tiles are saved for a process that has asked for them.
+bool has_amx() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;               // XFEATURE_XTILE_DATA
+  constexpr unsigned kTiles = 1U << 24;
+  constexpr unsigned kInt8 = 1U << 25;
+  unsigned eax, ebx, ecx, edx;
+  return has_avx512vnni() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTiles) != 0 &&
+         (edx & kInt8) != 0 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 #elif defined(__aarch64__)
 
 bool has_neondot() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
@@ -52,6 +65,7 @@ struct InstructionSet {
 // Of this architecture, the fastest first.
 constexpr InstructionSet kFastestFirst[] = {
 #if defined(__x86_64__)
+    {"amx", has_amx, amx_kernels, avx512_dense_kernels},
     {"avx512vnni", has_avx512vnni, avx512vnni_kernels, avx512_dense_kernels},
     {"avxvnni", has_avxvnni, avxvnni_kernels, avx2_dense_kernels},
     {"avx2", has_avx2, avx2_kernels, avx2_dense_kernels},

@@ -7,7 +7,8 @@
 namespace moedge {
 
 // All that there are kernels for, on one architecture or another.
-inline constexpr const char* kInstructionSets[] = {"scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm"};
+inline constexpr const char* kInstructionSets[] = {"scalar", "avx2",    "avxvnni", "avx512vnni",
+                                                   "amx",    "neondot", "neoni8mm"};
 
 // The fastest kernels that this processor has.
 const Kernels& best_kernels();

@@ -19,20 +19,20 @@ namespace {
 // The exact sums of one block: `kVectors` vectors of the tile's rows times kRows activation rows, from the corrections
 // of the activation rows on if symmetric, else from zero.
 //   weight  each vector's bytes of the block's first chunk
-//   rows    activation rows; those of the block begin at `at`
+//   rows    activation rows; the block's values begin at `at`, its terms at `terms`
 // An instruction set whose products do not stay in their lanes has a specialization of it.
 template <class V, int kBits, bool kSymmetric, int kBlock, int kVectors, int kRows>
 struct BlockSums {
   using I = typename V::I;
 
   [[gnu::always_inline]] static void compute(const uint8_t* const (&weight)[kVectors],
-                                             const uint8_t* const (&rows)[kRows], size_t at,
+                                             const uint8_t* const (&rows)[kRows], size_t at, size_t terms,
                                              I (&acc)[kVectors][kRows]) {
     constexpr int kChunks = kBlock * 16 * kBits / 8 / 64;
     constexpr int kInputsOfChunk = 32 / kBits;  // inputs of a row in a 64-byte chunk
 #pragma GCC unroll 8
     for (int t = 0; t < kRows; ++t) {
-      const I start = kSymmetric ? V::broadcast(rows[t] + at + kBlock + 4) : V::zero_i();
+      const I start = kSymmetric ? V::broadcast(rows[t] + terms + 4) : V::zero_i();
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) acc[v][t] = start;
     }
@@ -91,9 +91,10 @@ inline void tile_pass(const uint8_t* weight, const uint16_t* scale, const uint8_
     vector_weight[v] = weight + index / kPerHalf * 64 + index % kPerHalf * V::kLanes * 4;
   }
   size_t at = 0;
+  size_t terms = size_t{blocks} * kBlock;
   for (uint32_t block = 0; block < blocks; ++block) {
     typename V::I acc[kVectors][kRows];
-    BlockSums<V, kBits, kSymmetric, kBlock, kVectors, kRows>::compute(vector_weight, rows, at, acc);
+    BlockSums<V, kBits, kSymmetric, kBlock, kVectors, kRows>::compute(vector_weight, rows, at, terms, acc);
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       const int index = first + v;
@@ -111,9 +112,9 @@ inline void tile_pass(const uint8_t* weight, const uint16_t* scale, const uint8_
       for (int t = 0; t < kRows; ++t) {
         typename V::I exact = acc[v][t];
         if constexpr (!kSymmetric) {
-          exact = V::subtract(exact, V::multiply(row_zero, V::broadcast(rows[t] + at + kBlock + 4)));
+          exact = V::subtract(exact, V::multiply(row_zero, V::broadcast(rows[t] + terms + 4)));
         }
-        const typename V::F both = V::multiply(row_scale, V::broadcast_f(rows[t] + at + kBlock));
+        const typename V::F both = V::multiply(row_scale, V::broadcast_f(rows[t] + terms));
         sum[v][t] = V::fused(V::to_float(exact), both, sum[v][t]);
       }
     }
@@ -121,7 +122,8 @@ inline void tile_pass(const uint8_t* weight, const uint16_t* scale, const uint8_
     for (int v = 0; v < kVectors; ++v) vector_weight[v] += 2 * kHalfBytes;
     scale += kTileRows;
     zero += kTileRows * kBits / 8;
-    at += kBlock + 8;
+    at += kBlock;
+    terms += kTermBytes;
   }
 #pragma GCC unroll 16
   for (int v = 0; v < kVectors; ++v) {
@@ -130,40 +132,52 @@ inline void tile_pass(const uint8_t* weight, const uint16_t* scale, const uint8_
   }
 }
 
+// A TileKernel of integers. An instruction set that multiplies whole matrices has a specialization of it.
 template <class V, int kBits, bool kSymmetric, int kBlock, int kRows>
-void tile(const uint8_t* weight, const uint16_t* scale, const uint8_t* zero, uint32_t blocks, const uint8_t* const* x,
-          float* out) {
-  constexpr int kVectors = kRows == 1 ? V::kVectorsOfOneRow : V::kVectors;
-  for (int first = 0; first < int(kTileRows) / V::kLanes; first += kVectors) {
-    tile_pass<V, kBits, kSymmetric, kBlock, kVectors, kRows>(weight, scale, zero, blocks, first, x, out);
+struct TileProduct {
+  static void compute(const uint8_t* weight, const uint16_t* scale, const uint8_t* zero, uint32_t blocks,
+                      const uint8_t* const* x, float* out) {
+    constexpr int kVectors = kRows == 1 ? V::kVectorsOfOneRow : V::kVectors;
+    for (int first = 0; first < int(kTileRows) / V::kLanes; first += kVectors) {
+      tile_pass<V, kBits, kSymmetric, kBlock, kVectors, kRows>(weight, scale, zero, blocks, first, x, out);
+    }
   }
-}
+};
+
+// Rows that are computed side by side, at most.
+constexpr int kMostFloatRows = 8;
 
 template <class V, int kRows>
-void tile_float(const uint8_t* weight, const uint16_t*, const uint8_t*, uint32_t inputs, const uint8_t* const* x,
-                float* out) {
-  constexpr int kVectors = kRows == 1 ? V::kVectorsOfOneRow : V::kVectors;
-  for (int first = 0; first < int(kTileRows) / V::kLanes; first += kVectors) {
-    typename V::F sum[kVectors][kRows];
-    for (int v = 0; v < kVectors; ++v) {
-      for (int t = 0; t < kRows; ++t) sum[v][t] = V::zero_f();
-    }
-    const float* values = reinterpret_cast<const float*>(weight) + first * V::kLanes;
-    for (uint32_t k = 0; k < inputs; ++k, values += kTileRows) {
+void tile_float(const uint8_t* weight, const uint16_t* scale, const uint8_t* zero, uint32_t inputs,
+                const uint8_t* const* x, float* out) {
+  if constexpr (kRows > kMostFloatRows) {
+    tile_float<V, kMostFloatRows>(weight, scale, zero, inputs, x, out);
+    tile_float<V, kRows - kMostFloatRows>(weight, scale, zero, inputs, x + kMostFloatRows,
+                                          out + kMostFloatRows * kTileRows);
+  } else {
+    constexpr int kVectors = kRows == 1 ? V::kVectorsOfOneRow : V::kVectors;
+    for (int first = 0; first < int(kTileRows) / V::kLanes; first += kVectors) {
+      typename V::F sum[kVectors][kRows];
       for (int v = 0; v < kVectors; ++v) {
-        const typename V::F row = V::load_f(values + v * V::kLanes);
-        for (int t = 0; t < kRows; ++t) sum[v][t] = V::fused(row, V::broadcast_f(x[t] + k * 4), sum[v][t]);
+        for (int t = 0; t < kRows; ++t) sum[v][t] = V::zero_f();
       }
-    }
-    for (int v = 0; v < kVectors; ++v) {
-      for (int t = 0; t < kRows; ++t) V::store(out + t * kTileRows + (first + v) * V::kLanes, sum[v][t]);
+      const float* values = reinterpret_cast<const float*>(weight) + first * V::kLanes;
+      for (uint32_t k = 0; k < inputs; ++k, values += kTileRows) {
+        for (int v = 0; v < kVectors; ++v) {
+          const typename V::F row = V::load_f(values + v * V::kLanes);
+          for (int t = 0; t < kRows; ++t) sum[v][t] = V::fused(row, V::broadcast_f(x[t] + k * 4), sum[v][t]);
+        }
+      }
+      for (int v = 0; v < kVectors; ++v) {
+        for (int t = 0; t < kRows; ++t) V::store(out + t * kTileRows + (first + v) * V::kLanes, sum[v][t]);
+      }
     }
   }
 }
 
 template <class V, int kBits, bool kSymmetric, int kBlock, int... kRows>
 TileKernel of_rows(uint32_t rows, std::integer_sequence<int, kRows...>) {
-  static constexpr TileKernel kAll[] = {tile<V, kBits, kSymmetric, kBlock, kRows + 1>...};
+  static constexpr TileKernel kAll[] = {TileProduct<V, kBits, kSymmetric, kBlock, kRows + 1>::compute...};
   return kAll[rows - 1];
 }
 
@@ -196,16 +210,17 @@ TileKernel tile_kernel(uint32_t bits, uint32_t block, bool symmetric, uint32_t r
 // The value of the largest magnitude becomes −128 exactly, by a scale of its own sign turned around: that uses the
 // range of int8 to its end, so the error is 0.8 % below that of a range of ±127. The other sign's largest values stop
 // at 127.
-inline bool quantize_row(const float* x, uint32_t count, uint32_t block, int32_t factor, uint8_t* row) {
+inline bool quantize_blocks(const float* x, uint32_t count, uint32_t block, int32_t factor, uint8_t* values,
+                            uint8_t* terms) {
   bool finite = true;
-  for (uint32_t start = 0; start < count; start += block, row += block + 8) {
+  for (uint32_t start = 0; start < count; start += block, values += block, terms += kTermBytes) {
     const uint32_t size = count - start < block ? count - start : block;
-    const float* values = x + start;
+    const float* of_block = x + start;
     // As integers, floats of one sign are ordered as they are, infinities and NaN last.
     int32_t largest_bits = 0;  // of magnitudes
     int32_t highest_bits = 0;  // of what is not negative
     for (uint32_t i = 0; i < size; ++i) {
-      const int32_t bits = bits_of(values[i]);
+      const int32_t bits = bits_of(of_block[i]);
       largest_bits = (bits & 0x7FFFFFFF) > largest_bits ? bits & 0x7FFFFFFF : largest_bits;
       highest_bits = bits > highest_bits ? bits : highest_bits;
     }
@@ -215,18 +230,18 @@ inline bool quantize_row(const float* x, uint32_t count, uint32_t block, int32_t
     // Below this the quotient could overflow; such a block is zero.
     const float inverse = magnitude > 1e-35F ? -128.0F / largest : 0.0F;
     const float scale = magnitude > 1e-35F ? largest / -128.0F : 0.0F;
-    auto* out = reinterpret_cast<int8_t*>(row);
+    auto* out = reinterpret_cast<int8_t*>(values);
     int32_t sum = 0;
     for (uint32_t i = 0; i < size; ++i) {
-      const int32_t rounded = bits_of(values[i] * inverse + kRound) - kRoundBits;
+      const int32_t rounded = bits_of(of_block[i] * inverse + kRound) - kRoundBits;
       const auto q = static_cast<int8_t>(rounded < 127 ? rounded : 127);
       out[i] = q;
       sum += q;
     }
     for (uint32_t i = size; i < block; ++i) out[i] = 0;
     const int32_t correction = factor * sum;
-    std::memcpy(row + block, &scale, sizeof scale);
-    std::memcpy(row + block + 4, &correction, sizeof correction);
+    std::memcpy(terms, &scale, sizeof scale);
+    std::memcpy(terms + 4, &correction, sizeof correction);
   }
   return finite;
 }
@@ -241,7 +256,7 @@ inline void accumulate_row(float weight, const float* __restrict x, uint32_t cou
 
 template <class V>
 constexpr Kernels make_kernels(const char* name) {
-  return {name, V::kMaxRows, V::kBias8, tile_kernel<V>, quantize_row, swiglu_16, accumulate_row};
+  return {name, V::kMaxRows, V::kBias8, tile_kernel<V>, quantize_blocks, swiglu_16, accumulate_row};
 }
 
 }  // namespace

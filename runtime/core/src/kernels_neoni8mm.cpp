@@ -30,15 +30,15 @@ struct BlockSums<NeonI8mm, kBits, kSymmetric, kBlock, kVectors, kRows> {
   static constexpr int kInputsOfStep = 64 / kBits;  // inputs of a row in two 64-byte chunks
 
   [[gnu::always_inline]] static void compute(const uint8_t* const (&weight)[kVectors],
-                                             const uint8_t* const (&rows)[kRows], size_t at,
+                                             const uint8_t* const (&rows)[kRows], size_t at, size_t terms,
                                              I (&acc)[kVectors][kRows]) {
     I sum[kVectors][kPairs][2];
 #pragma GCC unroll 2
     for (int pair = 0; pair < kPairs; ++pair) {
       I start = V::zero_i();
       if constexpr (kSymmetric) {
-        start = vzip1q_s32(V::broadcast(row(rows, 2 * pair) + at + kBlock + 4),
-                           V::broadcast(row(rows, 2 * pair + 1) + at + kBlock + 4));
+        start = vzip1q_s32(V::broadcast(row(rows, 2 * pair) + terms + 4),
+                           V::broadcast(row(rows, 2 * pair + 1) + terms + 4));
       }
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sum[v][pair][0] = sum[v][pair][1] = start;

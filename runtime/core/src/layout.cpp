@@ -46,8 +46,11 @@ RecordLayout RecordLayout::make(uint32_t hidden, uint32_t intermediate, Quantiza
 
 size_t activation_row_bytes(uint32_t inputs, const Quantization& quantization) {
   if (quantization.bits == 32) return size_t{inputs} * sizeof(float);
-  return size_t{divide_up(inputs, quantization.block)} * (quantization.block + 8);
+  const size_t bytes = terms_offset(inputs, quantization.block) + divide_up(inputs, quantization.block) * kTermBytes;
+  return (bytes + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
+
+size_t terms_offset(uint32_t inputs, uint32_t block) { return size_t{divide_up(inputs, block)} * block; }
 
 int32_t correction_factor(const Quantization& quantization, int32_t bias8) {
   if (quantization.bits == 32 || !quantization.symmetric) return 1;

@@ -49,9 +49,15 @@ struct RecordLayout {
 uint64_t place_matrix(MatrixLayout& matrix, uint32_t tiles, uint32_t inputs, const Quantization& quantization,
                       uint64_t offset);
 
-// Bytes of an activation row of `inputs` values: floats at 32 bits, else for each block its int8 values, a float
-// scale and an int32 correction.
+// Of an activation row: rows that follow each other begin at cache lines if the first does.
+constexpr size_t kRowAlignment = 64;
+// Of a block's terms: a float scale and an int32 correction.
+constexpr size_t kTermBytes = 8;
+
+// Bytes of an activation row of `inputs` values: floats at 32 bits, else the int8 values of all blocks, and from
+// terms_offset on the terms of all blocks.
 size_t activation_row_bytes(uint32_t inputs, const Quantization& quantization);
+size_t terms_offset(uint32_t inputs, uint32_t block);
 
 // What Kernels::quantize multiplies a block's sum with, for kernels that subtract `bias8` from 8-bit weights.
 int32_t correction_factor(const Quantization& quantization, int32_t bias8);

@@ -15,7 +15,7 @@ namespace moedge {
 // Weights of a task: small enough to share, large enough to be worth taking.
 constexpr uint64_t kWeightsOfTask = 128 << 10;
 // Rows that a TileKernel of any instruction set takes at once.
-constexpr uint32_t kMostRows = 8;
+constexpr uint32_t kMostRows = 32;
 
 inline uint32_t tiles_of_task(const MatrixLayout& matrix) {
   return static_cast<uint32_t>(std::max(uint64_t{1}, kWeightsOfTask / matrix.weight_tile_bytes));
@@ -53,7 +53,8 @@ void multiply(const Kernels& kernels, const uint8_t* base, const MatrixLayout& m
 inline bool make_row(const Kernels& kernels, const float* x, uint32_t count, const Quantization& quantization,
                      uint8_t* row) {
   if (quantization.bits != 32) {
-    return kernels.quantize(x, count, quantization.block, correction_factor(quantization, kernels.bias8), row);
+    return kernels.quantize(x, count, quantization.block, correction_factor(quantization, kernels.bias8), row,
+                            row + terms_offset(count, quantization.block));
   }
   std::memcpy(row, x, count * sizeof(float));
   return all_finite(x, count);

@@ -8,6 +8,8 @@
 #include <sstream>
 #include <string>
 
+#include "product.hpp"
+
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -27,11 +29,11 @@ TEST(Isa, TheBestKernelsAreFoundByTheirName) {
   EXPECT_EQ(find_kernels(best_kernels().name), &best_kernels());
 }
 
-// A core keeps the rows of a pass on its stack; kMostRows in core.cpp.
-TEST(Isa, NoKernelsTakeMoreThanEightRowsAtOnce) {
+// A core keeps the rows of a pass on its stack.
+TEST(Isa, NoKernelsTakeMoreThan32RowsAtOnce) {
   for (const char* name : kInstructionSets) {
     if (const Kernels* kernels = find_kernels(name)) {
-      EXPECT_LE(kernels->max_rows, 8U) << name;
+      EXPECT_LE(kernels->max_rows, kMostRows) << name;
     }
   }
 }
@@ -49,7 +51,7 @@ TEST(Isa, OnAarch64TheBestKernelsOfTheProcessorAreChosen) {
 TEST(Isa, OnX86TheBestKernelsOfTheProcessorAreChosen) {
 #if defined(__x86_64__)
   const std::string best = best_kernels().name;
-  for (const char* name : {"avx512vnni", "avxvnni", "avx2", "scalar"}) {
+  for (const char* name : {"amx", "avx512vnni", "avxvnni", "avx2", "scalar"}) {
     if (find_kernels(name) == nullptr) continue;
     EXPECT_EQ(best, name);
     break;
@@ -72,7 +74,9 @@ TEST(Isa, KernelsAreFoundExactlyIfTheSystemListsTheirInstructions) {
   const bool avx2 = flags.contains("avx2") && flags.contains("fma") && flags.contains("f16c");
   EXPECT_EQ(find_kernels("avx2") != nullptr, avx2);
   EXPECT_EQ(find_kernels("avxvnni") != nullptr, avx2 && flags.contains("avx_vnni"));
-  EXPECT_EQ(find_kernels("avx512vnni") != nullptr, avx2 && flags.contains("avx512_vnni") && flags.contains("avx512vl"));
+  const bool avx512 = avx2 && flags.contains("avx512_vnni") && flags.contains("avx512vl");
+  EXPECT_EQ(find_kernels("avx512vnni") != nullptr, avx512);
+  EXPECT_EQ(find_kernels("amx") != nullptr, avx512 && flags.contains("amx_tile") && flags.contains("amx_int8"));
 #else
   GTEST_SKIP() << "not x86-64";
 #endif

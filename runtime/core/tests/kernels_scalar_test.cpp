@@ -14,10 +14,15 @@
 namespace moedge::test {
 namespace {
 
-float scale_of(const std::vector<uint8_t>& row, uint32_t block, uint32_t index) {
+struct Terms {
   float scale;
-  std::memcpy(&scale, row.data() + index * (block + 8) + block, sizeof scale);
-  return scale;
+  int32_t correction;
+};
+
+Terms terms_of(const std::vector<uint8_t>& row, uint32_t inputs, uint32_t block, uint32_t index) {
+  Terms terms;
+  std::memcpy(&terms, row.data() + terms_offset(inputs, block) + index * kTermBytes, sizeof terms);
+  return terms;
 }
 
 TEST(Scalar, QuantizesToTheNearestStepWithTheLargestValueAtMinus128) {
@@ -26,7 +31,8 @@ TEST(Scalar, QuantizesToTheNearestStepWithTheLargestValueAtMinus128) {
     for (const uint32_t count : {1U, block - 1, block, block + 1, 3 * block + 5}) {
       const std::vector<float> x = random.floats(count, -5, 5);
       std::vector<uint8_t> row(activation_row_bytes(count, {8, block, true}));
-      ASSERT_TRUE(scalar_kernels().quantize(x.data(), count, block, -3, row.data()));
+      ASSERT_TRUE(
+          scalar_kernels().quantize(x.data(), count, block, -3, row.data(), row.data() + terms_offset(count, block)));
       for (uint32_t start = 0; start < count; start += block) {
         const uint32_t index = start / block;
         const uint32_t size = std::min(block, count - start);
@@ -34,9 +40,9 @@ TEST(Scalar, QuantizesToTheNearestStepWithTheLargestValueAtMinus128) {
         for (uint32_t i = 0; i < size; ++i) {
           if (std::abs(x[start + i]) > std::abs(largest)) largest = x[start + i];
         }
-        const float scale = scale_of(row, block, index);
+        const auto [scale, correction] = terms_of(row, count, block, index);
         EXPECT_EQ(scale, largest / -128);
-        const auto* q = reinterpret_cast<const int8_t*>(row.data() + index * (block + 8));
+        const auto* q = reinterpret_cast<const int8_t*>(row.data() + start);
         int32_t sum = 0;
         int32_t lowest_q = 0;
         for (uint32_t i = 0; i < block; ++i) {
@@ -51,8 +57,6 @@ TEST(Scalar, QuantizesToTheNearestStepWithTheLargestValueAtMinus128) {
           }
         }
         EXPECT_EQ(lowest_q, -128);
-        int32_t correction;
-        std::memcpy(&correction, row.data() + index * (block + 8) + block + 4, sizeof correction);
         EXPECT_EQ(correction, -3 * sum);
       }
     }
@@ -79,8 +83,8 @@ TEST(Scalar, TilesAreWithinTheErrorOfInt8ActivationsOfTheExactProduct) {
           magnitude += std::abs(weight * x[input]);
           if (quantization.bits == 32) continue;
           const uint32_t block = quantization.block;
-          const double step = scale_of(rows[0], block, input / block);
-          const auto q = static_cast<int8_t>(rows[0][input / block * (block + 8) + input % block]);
+          const double step = terms_of(rows[0], tile.inputs(), block, input / block).scale;
+          const auto q = static_cast<int8_t>(rows[0][input]);
           of_quantized += weight * step * q;
           int8_error += std::abs(weight * step) * (q == 127 ? 1.0 : 0.50002);
         }

@@ -70,17 +70,57 @@ TEST_P(InstructionSet, TilesEqualScalarBitForBitAtEveryRowCount) {
   }
 }
 
+// Kernels may read rows at equal distances in another way than others.
+TEST_P(InstructionSet, WhereRowsLieDoesNotMatter) {
+  Random random(12);
+  for (const Quantization& quantization : all_quantizations()) {
+    SCOPED_TRACE(name_of(quantization));
+    const Tile tile = make_tile(quantization, 3, Weights::kArbitrary, Scales::kArbitrary, random);
+    std::vector<std::vector<float>> x;
+    for (uint32_t row = 0; row < kernels_->max_rows; ++row) {
+      x.push_back(make_inputs(tile.inputs(), Inputs::kArbitrary, random));
+    }
+    const auto rows = make_rows(tile, x, *kernels_);
+    for (const size_t gap : {0, 1, 64}) {
+      std::vector<uint8_t> all;
+      std::vector<size_t> starts;
+      for (const auto& row : rows) {
+        starts.push_back(all.size());
+        all.insert(all.end(), row.begin(), row.end());
+        all.resize(all.size() + gap, 0xA5);
+      }
+      for (uint32_t count = 1; count <= kernels_->max_rows; ++count) {
+        std::vector<const uint8_t*> ascending;
+        for (uint32_t row = 0; row < count; ++row) ascending.push_back(all.data() + starts[row]);
+        std::vector<const uint8_t*> odd_last = ascending;
+        odd_last.back() = all.data() + starts[0];
+        const std::vector<const uint8_t*> descending(ascending.rbegin(), ascending.rend());
+        for (const auto& wanted_rows : {ascending, odd_last, descending}) {
+          const std::vector<float> got = multiply_at(*kernels_, tile, wanted_rows);
+          for (uint32_t row = 0; row < count; ++row) {
+            const std::vector<float> wanted = multiply_at(*kernels_, tile, {wanted_rows[row]});
+            for (uint32_t i = 0; i < kTileRows; ++i) {
+              ASSERT_EQ(bits_of(got[row * kTileRows + i]), bits_of(wanted[i])) << count << " rows, gap " << gap;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(InstructionSet, QuantizesAsScalarDoesAndNotBeyondTheRow) {
   Random random(4);
   for (const uint32_t block : {32, 64, 128}) {
     for (uint32_t count = 1; count <= 2 * block + 3; count += kFewerCases ? 7 : 1) {
       for (const Inputs inputs : kAllInputs) {
         const std::vector<float> x = make_inputs(count, inputs, random);
-        const size_t size = activation_row_bytes(count, {8, block, true});
+        const size_t terms = terms_offset(count, block);
+        const size_t size = terms + terms / block * kTermBytes;
         std::vector<uint8_t> got(size, 0xA5);
         std::vector<uint8_t> wanted(size, 0x5A);
-        ASSERT_TRUE(kernels_->quantize(x.data(), count, block, -8, got.data()));
-        ASSERT_TRUE(scalar_.quantize(x.data(), count, block, -8, wanted.data()));
+        ASSERT_TRUE(kernels_->quantize(x.data(), count, block, -8, got.data(), got.data() + terms));
+        ASSERT_TRUE(scalar_.quantize(x.data(), count, block, -8, wanted.data(), wanted.data() + terms));
         ASSERT_EQ(got, wanted) << count << " inputs, blocks of " << block << ", inputs " << int(inputs);
       }
     }
@@ -94,7 +134,8 @@ TEST_P(InstructionSet, QuantizeRefusesInfinityAndNaNWhereverTheyAre) {
         std::vector<float> x(count, 1.5F);
         x[at] = bad;
         std::vector<uint8_t> row(activation_row_bytes(count, {8, 32, true}));
-        ASSERT_FALSE(kernels_->quantize(x.data(), count, 32, 1, row.data())) << bad << " at " << at << " of " << count;
+        ASSERT_FALSE(kernels_->quantize(x.data(), count, 32, 1, row.data(), row.data() + terms_offset(count, 32)))
+            << bad << " at " << at << " of " << count;
       }
     }
   }

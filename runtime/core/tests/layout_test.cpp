@@ -78,10 +78,12 @@ TEST(Layout, SectionsOfOddShapesFollowEachOtherOnMultiplesOf4096) {
   }
 }
 
-TEST(Layout, ActivationRowsHaveWholeBlocksEachWithItsScaleAndCorrection) {
-  EXPECT_EQ(activation_row_bytes(100, {4, 32, true}), 4U * 40);
-  EXPECT_EQ(activation_row_bytes(128, {8, 128, false}), 136U);
-  EXPECT_EQ(activation_row_bytes(129, {8, 128, false}), 272U);
+TEST(Layout, ActivationRowsHaveWholeBlocksThenTheirTermsAndEndWithACacheLine) {
+  EXPECT_EQ(activation_row_bytes(100, {4, 32, true}), 192U);
+  EXPECT_EQ(terms_offset(100, 32), 128U);
+  EXPECT_EQ(activation_row_bytes(128, {8, 128, false}), 192U);
+  EXPECT_EQ(activation_row_bytes(129, {8, 128, false}), 320U);
+  EXPECT_EQ(terms_offset(129, 128), 256U);
   EXPECT_EQ(activation_row_bytes(100, {32, 32, true}), 400U);
 }
 

@@ -79,7 +79,8 @@ std::vector<std::vector<uint8_t>> make_rows(const Tile& tile, const std::vector<
       std::memcpy(row.data(), values.data(), row.size());
     } else {
       EXPECT_TRUE(kernels.quantize(values.data(), tile.inputs(), tile.quantization.block,
-                                   correction_factor(tile.quantization, kernels), row.data()));
+                                   correction_factor(tile.quantization, kernels), row.data(),
+                                   row.data() + terms_offset(tile.inputs(), tile.quantization.block)));
     }
     rows.push_back(std::move(row));
   }
@@ -89,11 +90,15 @@ std::vector<std::vector<uint8_t>> make_rows(const Tile& tile, const std::vector<
 std::vector<float> multiply(const Kernels& kernels, const Tile& tile, const std::vector<std::vector<uint8_t>>& rows) {
   std::vector<const uint8_t*> x;
   for (const std::vector<uint8_t>& row : rows) x.push_back(row.data());
+  return multiply_at(kernels, tile, x);
+}
+
+std::vector<float> multiply_at(const Kernels& kernels, const Tile& tile, const std::vector<const uint8_t*>& rows) {
   std::vector<float> out(rows.size() * kTileRows, -7);
   const Quantization& quantization = tile.quantization;
   kernels.tile(quantization.bits, quantization.block, quantization.symmetric, static_cast<uint32_t>(rows.size()))(
       tile.weight.data(), tile.scale.data(), quantization.symmetric ? tile.weight.data() : tile.zero.data(),
-      tile.blocks, x.data(), out.data());
+      tile.blocks, rows.data(), out.data());
   return out;
 }
 

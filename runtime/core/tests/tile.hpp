@@ -43,6 +43,7 @@ std::vector<std::vector<uint8_t>> make_rows(const Tile& tile, const std::vector<
 
 // float [rows, 32], all rows in one call.
 std::vector<float> multiply(const Kernels& kernels, const Tile& tile, const std::vector<std::vector<uint8_t>>& rows);
+std::vector<float> multiply_at(const Kernels& kernels, const Tile& tile, const std::vector<const uint8_t*>& rows);
 
 std::vector<Quantization> all_quantizations();
 std::string name_of(const Quantization& quantization);

@@ -320,7 +320,7 @@ NATIVE = NativeLibrary(
     otherwise="`--experts numpy` computes without it, correctly and very slowly.",
 )
 
-INSTRUCTION_SETS = ("scalar", "avx2", "avxvnni", "avx512vnni", "neondot", "neoni8mm")
+INSTRUCTION_SETS = ("scalar", "avx2", "avxvnni", "avx512vnni", "amx", "neondot", "neoni8mm")
 """All that the core has kernels for; `usable_instruction_sets` are those of this processor."""
 
 
