@@ -14,6 +14,9 @@ TILE_ROWS, HALF_ROWS = 32, 16
 SECTION_BYTES = 4096
 VECTOR_BYTES = 64
 
+ROW_ALIGNMENT, TERM_BYTES = 64, 8
+"""kRowAlignment and kTermBytes."""
+
 QUERY_LANES, CHUNK_KEYS, QUERIES_OF_TASK = 8, 128, 64
 """kQueryLanes, kChunkKeys and kQueriesOfTask."""
 
@@ -146,7 +149,7 @@ def row_bytes(inputs: int, precision: Precision) -> int:
     """Bytes of an activation row of `inputs` values."""
     if precision.bits == 32:
         return 4 * inputs
-    return -(-inputs // precision.block_size) * (precision.block_size + 8)
+    return up(-(-inputs // precision.block_size) * (precision.block_size + TERM_BYTES), ROW_ALIGNMENT)
 
 
 def up(value: int, multiple: int) -> int:
