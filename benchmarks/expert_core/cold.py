@@ -24,6 +24,7 @@ def cold(directory: Path) -> bool:
     touch_memory(BUDGET_BYTES)
     token = PassesWanted(tokens=1)
     done: dict[str, list[BesideFlash]] = {slots: [] for slots in SLOTS}
+    keeping: dict[str, list[float]] = {slots: [] for slots in SLOTS}
     with Conductor(directory, Setup(str(directory), BUDGET_BYTES, 0.0, ROUNDS)) as measured:
         earlier = measured.run(token).missed
     for seed in range(ROUNDS):
@@ -31,6 +32,7 @@ def cold(directory: Path) -> bool:
             for slots in SLOTS:
                 done[slots].append(measured.run_beside_flash(token, earlier))
                 earlier = done[slots][-1].missed
+                keeping[slots].append(measured.plain_bandwidth(earlier, BUDGET_BYTES))
     kept = []
     for slots, passes in done.items():
         label = f"cold experts, {slots}"
@@ -39,4 +41,8 @@ def cold(directory: Path) -> bool:
         report(f"{label}: plain reader of the same records", bandwidths, "GB/s")
         shares = [1 / one.over_limit() for one in passes]
         kept.append(report(f"{label}: core over a plain reader", shares, "ratio", LEAST_SHARE, "higher"))
+        into_memory = [
+            one.missed_bytes / one.seconds / bandwidth for one, bandwidth in zip(passes, keeping[slots], strict=True)
+        ]
+        report(f"{label}: core over a plain reader into as much memory", into_memory, "ratio")
     return all(kept)

@@ -76,17 +76,19 @@ class Conductor:
 
     def run_beside_flash(self, wanted: PassesWanted, earlier: list[int]) -> BesideFlash:
         """The passes between two readings: of `earlier`, what such passes missed last time, and of what they miss."""
-        before = self._plain_bandwidth(earlier)
+        before = self.plain_bandwidth(earlier)
         passes = self.run(wanted)
-        after = self._plain_bandwidth(passes.missed)
+        after = self.plain_bandwidth(passes.missed)
         return BesideFlash(passes.seconds, passes.missed, len(passes.missed) * self._record_bytes, (before, after))
 
     def memory(self) -> Memory:
         """Where its memory is."""
         return Memory(**json.loads(self._process.ask("null")))
 
-    def _plain_bandwidth(self, records: list[int]) -> float:
-        return len(records) * self._record_bytes / read_seconds(self._path, self._record_bytes, records, READERS)
+    def plain_bandwidth(self, records: list[int], memory_bytes: int = 0) -> float:
+        """Bytes a second of the plain reader, into as little memory as it needs or into more."""
+        seconds = read_seconds(self._path, self._record_bytes, records, READERS, memory_bytes=memory_bytes)
+        return len(records) * self._record_bytes / seconds
 
     def __enter__(self) -> Conductor:
         self._process.__enter__()

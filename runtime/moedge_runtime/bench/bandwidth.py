@@ -8,6 +8,7 @@ import os
 import statistics
 import threading
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 
@@ -56,8 +57,18 @@ def flash_bandwidth(bundle: Bundle, count: int, threads: int, seed: int) -> floa
     return len(wanted) * experts.record_bytes / seconds
 
 
-def read_seconds(path: Path, record_bytes: int, records: Sequence[int], threads: int) -> float:
+def read_seconds(
+    path: Path, record_bytes: int, records: Sequence[int], threads: int, *, memory_bytes: int = 0
+) -> float:
     """Seconds that O_DIRECT reads of these records of a file take, in this order, `threads` at a time.
+
+    Args:
+        path: The file.
+        record_bytes: Of each record; a multiple of 4,096.
+        records: Their numbers.
+        threads: That read.
+        memory_bytes: Of the memory that is filled in turn, at least a record for each thread. A small one stays in the
+            processor's cache.
 
     Raises:
         StorageError: The file system has no O_DIRECT, or a read fails.
@@ -65,13 +76,14 @@ def read_seconds(path: Path, record_bytes: int, records: Sequence[int], threads:
     remaining = iter(records)
     lock = threading.Lock()
     failures: list[str] = []
-    buffers = [huge_buffer(record_bytes) for _ in range(threads)]
+    of_thread = max(1, memory_bytes // record_bytes // threads)
+    buffers = [huge_buffer(of_thread * record_bytes) for _ in range(threads)]
 
     def read(thread: int) -> None:
-        view = memoryview(buffers[thread])[:record_bytes]
-        while not failures:
+        places = [memoryview(buffers[thread])[i * record_bytes : (i + 1) * record_bytes] for i in range(of_thread)]
+        for view in cycle(places):
             with lock:
-                record = next(remaining, None)
+                record = None if failures else next(remaining, None)
             if record is None:
                 return
             try:
