@@ -32,7 +32,8 @@ pytestmark = pytest.mark.slow
 BUNDLE = "/var/lib/moedge/bundles/panel-int4"
 CONFIG = "/etc/moedge/moedge.yaml"
 CAMERA = "exec:sh -c 'while cat /var/lib/moedge/panel.jpg; do sleep 0.5; done'"
-MOST_EXPOSURE = {"moedge.service": 2.5, "moedge-update.service": 2.5}
+MOST_EXPOSURE = {"moedge.service": 2.5, "moedge-update.service": 2.5, "moedge-update-check.service": 2.5}
+UPDATE_SOCKETS = ("moedge-update.socket", "moedge-update-check.socket")
 PUSHED = "/var/lib/moedge/pushed"
 UPDATE_CONFIG = "/etc/moedge/update.yaml"
 STORE = "/var/lib/moedge/store"
@@ -122,7 +123,7 @@ def test_the_daemon_owns_its_state_and_neither_bundles_nor_configuration(install
 
 
 def test_systemd_accepts_the_units_and_their_exposure_is_low(installed: Chroot) -> None:
-    units = ("moedge.service", "moedge-update.service", "moedge-update.timer")
+    units = (*MOST_EXPOSURE, "moedge-update.timer", *UPDATE_SOCKETS)
     verified = installed.start("systemd-analyze", "verify", "--man=no", *units)
     assert (verified.returncode, verified.stderr) == (0, "")
     for unit, most in MOST_EXPOSURE.items():
@@ -133,9 +134,12 @@ def test_systemd_accepts_the_units_and_their_exposure_is_low(installed: Chroot) 
 
 
 def test_the_updater_is_off_until_it_is_configured(installed: Chroot) -> None:
-    assert installed.run("systemctl", "is-enabled", "moedge-update.timer") == "enabled\n"
-    assert installed.start("systemctl", "is-enabled", "moedge-update.service").stdout == "static\n"
-    for unit in ("moedge-update.timer", "moedge-update.service"):
+    services = ("moedge-update.service", "moedge-update-check.service")
+    for unit in ("moedge-update.timer", *UPDATE_SOCKETS):
+        assert installed.run("systemctl", "is-enabled", unit) == "enabled\n"
+    for unit in services:
+        assert installed.start("systemctl", "is-enabled", unit).stdout == "static\n"
+    for unit in ("moedge-update.timer", *services, *UPDATE_SOCKETS):
         text = (installed.root / "lib/systemd/system" / unit).read_text()
         assert f"ConditionPathExists={UPDATE_CONFIG}\n" in text
     assert not (installed.root / UPDATE_CONFIG.lstrip("/")).exists()
@@ -239,23 +243,41 @@ wait $!
 """
 
 
+def test_the_check_is_the_updater_that_only_looks(installed: Chroot) -> None:
+    update, check = (
+        (installed.root / f"lib/systemd/system/{name}.service").read_text().splitlines()
+        for name in ("moedge-update", "moedge-update-check")
+    )
+    assert [line for line in check if line not in update] == [
+        "Description=Looks for a newer model for moedge",
+        "ExecStart=/usr/bin/moedge bundle update --check",
+    ]
+    assert [line for line in update if line not in check] == [
+        "Description=Brings moedge's model up to date",
+        "After=moedge-update-check.service",
+        "ExecStart=/usr/bin/moedge bundle update",
+    ]
+
+
+@pytest.fixture(scope="module")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
+    return Publisher(tmp_path_factory.mktemp("publisher"))
+
+
+def release(configured: Chroot, publisher: Publisher, bundle: Path, version: str) -> None:
+    """Publish the demo model, where the chroot sees it."""
+    terms = Terms(channels=["fleet"])
+    publish(publisher.directory, publisher.key, bundle=Bundle.open(bundle), name="panel", version=version, terms=terms)
+    shutil.copytree(publisher.directory, configured.root / "srv/moedge", dirs_exist_ok=True)
+
+
 def test_the_updater_changes_the_model_with_the_rights_that_its_unit_gives_it(
-    configured: Chroot, bundle: Path, tmp_path: Path
+    configured: Chroot, publisher: Publisher, bundle: Path
 ) -> None:
     """It follows the channel of the device.json that was pushed."""
     unit = (configured.root / "lib/systemd/system/moedge-update.service").read_text()
     assert "\nUser=root\nGroup=moedge\n" in unit and "\nCapabilityBoundingSet=CAP_KILL\n" in unit
-    publisher = Publisher(tmp_path)
-    terms = Terms(channels=["fleet"])
-
-    def release(version: str) -> None:
-        """Publish the demo model, where the chroot sees it."""
-        publish(
-            publisher.directory, publisher.key, bundle=Bundle.open(bundle), name="panel", version=version, terms=terms
-        )
-        shutil.copytree(publisher.directory, configured.root / "srv/moedge", dirs_exist_ok=True)
-
-    release("1")
+    release(configured, publisher, bundle, "1")
     shutil.copy(publisher.keys_file, configured.root / "etc/moedge/update-keys.json")
     (configured.root / UPDATE_CONFIG.lstrip("/")).write_text(
         "source: /srv/moedge\nbundle: panel\ndevice: /etc/moedge/device.json\nwithin: 5m\n"
@@ -265,12 +287,75 @@ def test_the_updater_changes_the_model_with_the_rights_that_its_unit_gives_it(
     config = yaml.safe_load((configured.root / CONFIG.lstrip("/")).read_text())
     config["model"]["bundle"] = f"{STORE}/current/panel"
     (configured.root / "var/lib/moedge/update-test.yaml").write_text(yaml.safe_dump(config))
-    release("2")
+    release(configured, publisher, bundle, "2")
+    said = json.loads(configured.run("timeout", str(START_S), "sh", "-euc", UPDATE))
+    assert (said["status"], said["before"], said["version"]) == ("updated", "1", "2")
+    assert (configured.root / STORE.lstrip("/") / "current/panel").readlink().name == "2"
+
+
+# What systemd boots to: the daemon, and the sockets that the package has enabled.
+BOOTED = {
+    "moedge-test.target": "[Unit]\nWants=moedge.service sockets.target moedge-test.service\n",
+    "moedge-test.service": """\
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/bin/sh -c 'until [ -e /end ]; do sleep 0.2; done; (systemctl list-jobs; journalctl -b) >/journal; \\
+    systemctl exit'
+""",
+}
+
+
+@contextmanager
+def booted(system: Chroot) -> Iterator[None]:
+    """systemd runs in it; what it and the services have said is printed at the end."""
+    for name, text in BOOTED.items():
+        (system.root / "etc/systemd/system" / name).write_text(text)
+    left = [system.root / name for name in ("end", "journal")]
+    process = subprocess.Popen([Path(__file__).with_name("boot"), system.root, "moedge-test.target"])
     try:
-        said = json.loads(configured.run("timeout", str(START_S), "sh", "-euc", UPDATE))
-        assert (said["status"], said["before"], said["version"]) == ("updated", "1", "2")
-        assert (configured.root / STORE.lstrip("/") / "current/panel").readlink().name == "2"
+        yield
     finally:
+        left[0].touch()
+        try:
+            process.wait(START_S)
+        finally:
+            process.kill()
+            print(left[1].read_text() if left[1].exists() else "There is no journal.")
+            for path in (*left, *(system.root / "etc/systemd/system" / name for name in BOOTED)):
+                path.unlink(missing_ok=True)
+
+
+def test_systemd_starts_an_update_that_is_asked_for_over_mqtt(
+    configured: Chroot, publisher: Publisher, bundle: Path, broker: BrokerAddress
+) -> None:
+    """Daemon, sockets and updater as their units say, and no right of the daemon's to do more than to ask."""
+    path = configured.root / CONFIG.lstrip("/")
+    before = path.read_text()
+    config = yaml.safe_load(before)
+    config["model"]["bundle"] = f"{STORE}/current/panel"
+    path.write_text(yaml.safe_dump(config | {"health": {"interval": "1s"}}))
+    state, request, response = (
+        f"moedge/board/{name}" for name in ("update/state", "request/update", "response/update")
+    )
+    try:
+        with Listener(broker, "moedge/board/#") as listener, booted(configured):
+            first = listener.json(state, '"can_start":true')
+            assert (first["installed_version"], first["latest_version"]) == ("2", "2")
+            release(configured, publisher, bundle, "3")
+            listener.publish(request, '{"check": true, "transaction": 1}')
+            assert listener.json(response, '"transaction":1')["data"] == {"started": ["model"], "check": True}
+            available = listener.json(state, '"status":"available"')
+            assert (available["installed_version"], available["latest_version"]) == ("2", "3")
+            listener.clear()
+            listener.publish(request, '{"transaction": 2}')
+            assert listener.json(response, '"transaction":2')["data"] == {"started": ["model"], "check": False}
+            listener.message(state, '"in_progress":true')
+            updated = listener.json(state, '"status":"updated"')
+            assert (updated["installed_version"], updated["in_progress"]) == ("3", False)
+        assert (configured.root / STORE.lstrip("/") / "current/panel").readlink().name == "3"
+    finally:
+        path.write_text(before)
         shutil.rmtree(configured.root / "srv/moedge")
 
 

@@ -20,6 +20,7 @@ from runtime.daemon.fakes import write_config
 from runtime.daemon.test_process import DEADLINE_S, Daemon
 from runtime.daemon.test_protection import FAKE_PI, VOLTAGE_ALARM
 from runtime.daemon.test_protection import write as write_board
+from runtime.daemon.update_units import Systemd, make_store
 from runtime.mqtt.listener import Listener
 
 BASE = "t"
@@ -48,12 +49,16 @@ class Device:
         name: Of the device.
         topics: Its topic tree.
         shows: Number of the picture that its camera gives from now on.
+        store: Of its model, sample@1.
+        systemd: What starts updates.
     """
 
     def __init__(self, name: str, home: HomeAssistant, broker: BrokerAddress, directory: Path, bundle: Path) -> None:
         self.name, self.topics = name, Topics(BASE, name)
         self.shows = 5
-        self._home, self._broker, self._directory, self._bundle = home, broker, directory, bundle
+        self.store, self.systemd = directory / "store", Systemd(directory)
+        self._home, self._broker, self._directory = home, broker, directory
+        self._bundle = make_store(self.store, bundle)
         self._announced = discovery_topic("homeassistant", name)
         self._camera = HttpCamera(lambda handler: handler.reply(200, picture(self.shows), Content_Type="image/jpeg"))
         self._board = write_board(directory / "board", FAKE_PI)
@@ -63,11 +68,13 @@ class Device:
         """With a camera of that name; the device is taken away from Home Assistant at the end."""
         with self._camera, Listener(self._broker, f"{BASE}/{self.name}/#", self._announced) as self.listener:
             self.write(self.sections(camera))
+            self.systemd.listen("moedge-update")
             self.start()
             try:
                 yield
             finally:
                 self.kill()
+                self.systemd.close()
                 if self._home.states(self.name):
                     self.listener.publish(self._announced, b"", retain=True)
 
@@ -103,7 +110,7 @@ class Device:
         self.listener.publish(self.topics.request("reload"), b"{}")
 
     def start(self) -> None:
-        self._process = Daemon(self._config, f"--board={self._board}")
+        self._process = Daemon(self._config, f"--board={self._board}", f"--sockets={self._directory}")
 
     def kill(self) -> None:
         self._process.kill()

@@ -9,6 +9,7 @@ from home_assistant.conftest import CAMERA
 from home_assistant.device import Device
 from home_assistant.instance import HomeAssistant
 from moedge_runtime import __version__
+from runtime.daemon.update_units import look
 
 
 def test_everything_announced_is_there_with_the_state_that_the_daemon_says(home: HomeAssistant, device: Device) -> None:
@@ -24,6 +25,7 @@ def test_everything_announced_is_there_with_the_state_that_the_daemon_says(home:
             "clock": "on" if health["clock_synced"] is False else "off",
             "spool": "off",
             "update": "unknown",
+            "model": "unknown",
             "restart": "unknown",
             "camera_gate": "online",
             "take_gate": "unknown",
@@ -131,6 +133,27 @@ def test_a_newer_version_is_an_update(device: Device) -> None:
         device.wait_for("update", state)
         attributes = device.states()["update"]["attributes"]
         assert (attributes["installed_version"], attributes["latest_version"]) == (__version__, version)
+
+
+def test_a_newer_model_is_installed_by_the_button_and_why_not_is_shown(home: HomeAssistant, device: Device) -> None:
+    def shows(**expected: Any) -> None:
+        def shown() -> dict[str, Any]:
+            state = device.states()["model"]
+            return {key: (state | state["attributes"])[key] for key in expected}
+
+        home.wait(lambda: shown() == expected, "the model", lambda: f"{shown()} is not {expected}")
+
+    device.wait_for("model", "unknown")
+    look(device.store, "available", text="sample@2 is there for this device; 1 is in use.")
+    summary = "sample@2 is there for this device; 1 is in use."
+    shows(state="on", installed_version="1", latest_version="2", release_summary=summary, in_progress=False)
+    home.call("update.install", device.states()["model"])
+    shows(in_progress=True)
+    assert device.systemd.started() == ["moedge-update"]
+    look(device.store, "failed", error={"key": "update.unreachable", "message": "It cannot be reached."})
+    shows(state="on", release_summary="It cannot be reached.", in_progress=False)
+    look(device.store, "current", version="1", text="It is the newest.")
+    shows(state="off", release_summary="It is the newest.")
 
 
 def test_a_power_supply_that_is_too_weak_is_a_problem(device: Device) -> None:

@@ -38,7 +38,12 @@ _SERVICES = {
     # Of a target it would keep a board without Wi-Fi waiting for its device in every boot.
     "sys-subsystem-net-devices-wlan0.device.wants": ("wpa_supplicant@wlan0.service",),
     "sysinit.target.wants": ("moedge-seed.service", "systemd-resolved.service", "systemd-timesyncd.service"),
-    "sockets.target.wants": ("systemd-networkd.socket",),
+    "sockets.target.wants": (
+        "systemd-networkd.socket",
+        "moedge-update.socket",
+        "moedge-update-check.socket",
+        "moedge-system-update.socket",
+    ),
     "timers.target.wants": ("moedge-update.timer", "moedge-system-update.timer"),
 }
 _LINKS = {

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import struct
 from contextlib import suppress
 from pathlib import Path
 
 from moedge_runtime.daemon.model_state import LOCK_NAME, STATE_NAME
+from moedge_runtime.file_lock import holder
 from pydantic import BaseModel, ConfigDict, ValidationError
-
-_FLOCK = "hhqqi"
-"""struct flock of 64-bit Linux, natively aligned: l_type, l_whence, l_start, l_len, l_pid (fcntl(2))."""
 
 
 class Fault(BaseModel):
@@ -57,16 +53,7 @@ class RunningDaemon:
 
     def pid(self) -> int | None:
         """Its process number; None if none runs. The kernel says so, no file that may be of another one."""
-        try:
-            descriptor = os.open(self.directory / LOCK_NAME, os.O_RDONLY)
-        except OSError:
-            return None
-        try:
-            asked = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-            kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
-        finally:
-            os.close(descriptor)
-        return pid if kind == fcntl.F_WRLCK and pid > 0 else None
+        return holder(self.directory / LOCK_NAME) or None
 
     def reload(self) -> bool:
         """Make it look at its configuration, and the bundle behind it, again; whether one runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from moedge_runtime import __version__
 from moedge_runtime.errors import ConfigError
@@ -15,6 +16,8 @@ from moedge_devices.store.documents import Index, Release
 from moedge_devices.store.download import Progress
 from moedge_devices.store.errors import RefusedError
 from moedge_devices.store.install import install
+from moedge_devices.store.journal import Journal
+from moedge_devices.store.look import Look, noted
 from moedge_devices.store.source import Source, open_source
 from moedge_devices.store.store import Store
 from moedge_devices.store.trust import Clock, Memory, read_anchor, read_index
@@ -22,6 +25,8 @@ from moedge_devices.store.update import Proof, Updater, check_not_failed
 from moedge_devices.store.windows import is_open
 
 DEFAULT_CHANNEL = "stable"
+
+Result = Literal["current", "updated", "available", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Outcome:
         text: The same in a sentence.
     """
 
-    status: str
+    status: Result
     name: str
     version: str
     before: str | None
@@ -76,21 +81,23 @@ def run_update(
         MoedgeError: It could not be made; nothing has changed but what is fetched.
     """
     store = Store(config.store)
-    with store.locked("update.lock"):
+    with store.locked("update.lock"), noted(store.root) as look:
         memory = Memory(store.trust, say)
         proof = Proof(config.answers, config.within, config.keep)
         updater = Updater(store, memory, RunningDaemon(config.runtime_directory), proof, say)
-        done = None if choice.check else updater.finish()
+        done = None if choice.check else _finish(updater, store, look)
         finished = done.label if done else None
         device_file = load_device(config.device)
         name, version = _wanted(config, device_file, store)
         index, source = index_of(config, store, say, memory, clock)
         release = choose(index.releases, name, version, device_of(config))
+        look.version = release.version
         _check_manifest(release, device_file)
         used = release_in_use(store, name)
         before = used.version if used else None
 
-        def outcome(status: str, text: str) -> Outcome:
+        def outcome(status: Result, text: str) -> Outcome:
+            look.note(status, text)
             return Outcome(status, name, release.version, before, finished, text)
 
         if used is not None and used.version == release.version:
@@ -104,13 +111,24 @@ def run_update(
         updater.check_daemon(name)
         if not choice.any_time and (reason := not_now(device_file, clock())):
             return outcome("waiting", f"{release.label} waits: {reason}")
+        look.note("updating", f"{release.label} is being fetched.")
         with store.locked():
             install(store, source, release, progress_of)
         if not choice.any_time and (reason := not_now(device_file, clock())):
             return outcome("waiting", f"{release.label} is installed and waits: {reason}")
         say(f"Switching from {before or 'nothing'} to {release.version}.")
+        look.note("updating", f"{release.label} is to answer.")
         updater.switch(release)
         return outcome("updated", f"{release.label} is in use and has answered.")
+
+
+def _finish(updater: Updater, store: Store, look: Look) -> Release | None:
+    """Finish or undo what an earlier run began; see Updater.finish."""
+    pending = Journal(store.journal).read()
+    if pending is not None:
+        look.version = pending.release.version
+        look.note("updating", f"{pending.release.label} is to answer; an earlier run was stopped in that.")
+    return updater.finish()
 
 
 def index_of(

@@ -7,6 +7,7 @@
     systems/NAME/VERSION.raucb an update of the system until it is installed, a hard link to one in files/
     partial/                   what is not whole yet
     trust.json, update.json    what was seen of the source; an update under way
+    look.json, update.lock     what the last run did, and that one runs, for the daemon
 
 A name appears in files/, bundles/ and current/ by one rename, after everything behind it was synced: whatever is there
 is whole, after a kill and after a power cut.
@@ -18,7 +19,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,8 @@ class Store:
                     raise StorageError(
                         f"Another command changes the store '{self.root}'. Wait for it.", key="storage.locked"
                     ) from error
+                with suppress(OSError):  # not where locks of both kinds are one, as over NFS
+                    fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # others can ask for it without taking it
                 yield
             finally:
                 os.close(descriptor)

@@ -204,7 +204,7 @@ class MqttConfig(Frozen):
     ] = "warning"
     """Least level of the lines of the log that are published; off for none. `log.level` holds as well."""
     remote_config: bool = True
-    """Whether the request `config` may replace this file. It may never add commands (`exec:`)."""
+    """Whether the request `config` may replace this file, never to add commands (`exec:`), and `update` start one."""
 
 
 class CameraConfig(Frozen):

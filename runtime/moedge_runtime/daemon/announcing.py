@@ -6,30 +6,33 @@ from moedge_runtime import __version__
 from moedge_runtime.config import Config
 from moedge_runtime.daemon.cameras import cameras_with_motion
 from moedge_runtime.daemon.switches import defaults_of
+from moedge_runtime.daemon.updates import store_of
 from moedge_runtime.mqtt.home_assistant import announcement, discovery_topic
 from moedge_runtime.mqtt.message import Message
 from moedge_runtime.mqtt.payloads import HomeAssistantDevice
 from moedge_runtime.mqtt.topics import Topics
 
 
-def announcements(config: Config, model: str, before: Config | None) -> list[Message]:
+def announcements(config: Config, model: str, before: Config | None, *, can_update: bool) -> list[Message]:
     """What announces the device to Home Assistant, in this order; nothing if it is not to be announced.
 
     Args:
         config: That of the device.
         model: Name of the model.
         before: The configuration before a reload: components that it announced and that are gone are removed.
+        can_update: Whether updates of the model can be started by a request.
     """
     home = config.mqtt.home_assistant
     if home is None:
         return []
     topic = discovery_topic(home.prefix, config.device)
-    now = _announcement(config, model)
+    now = _announcement(config, model, can_update=can_update)
     messages = [Message(topic, now.encode(), retain=True)]
     if before is not None and before.mqtt.home_assistant == home and before.device == config.device:
-        earlier = _announcement(before, model)
+        earlier = _announcement(before, model, can_update=can_update)
         if earlier.components.keys() - now.components.keys():
-            messages.append(Message(topic, _announcement(config, model, earlier).encode()))
+            gone = _announcement(config, model, earlier, can_update=can_update)
+            messages.append(Message(topic, gone.encode()))
     return messages
 
 
@@ -60,7 +63,9 @@ def retained_topics(config: Config) -> list[str]:
     return retained
 
 
-def _announcement(config: Config, model: str, before: HomeAssistantDevice | None = None) -> HomeAssistantDevice:
+def _announcement(
+    config: Config, model: str, before: HomeAssistantDevice | None = None, *, can_update: bool
+) -> HomeAssistantDevice:
     return announcement(
         Topics(config.mqtt.base_topic, config.device),
         version=__version__,
@@ -70,5 +75,7 @@ def _announcement(config: Config, model: str, before: HomeAssistantDevice | None
         motion=cameras_with_motion(config),
         zones={name: list(camera.zones) for name, camera in config.cameras.items()},
         units={watch.name: watch.unit for watch in config.watches if watch.unit is not None},
+        updates=store_of(config.model.bundle) is not None,
+        can_update=can_update,
         before=before,
     )

@@ -59,6 +59,7 @@ from moedge_runtime.mqtt.payloads import (
     Snapshot,
     SnapshotRef,
     SpoolHealth,
+    UpdateState,
 )
 from moedge_runtime.mqtt.topics import Topics
 
@@ -86,6 +87,7 @@ class Bridge:
         on_answer: Called with every answer that was made, on the model's thread; likewise.
         board: Says how the board is; likewise.
         restart_required: What `info` says of that; likewise.
+        updates: Says how updates are, but for the version in use; likewise.
         on_asked: Called for every frame about which the model was asked, with whether it answered; likewise.
     """
 
@@ -103,6 +105,7 @@ class Bridge:
         self.on_request: Callable[[Received], None] = lambda message: None
         self.on_answer: Callable[[Job, Result, AnswerPayload], None] = lambda job, result, answer: None
         self.board: Callable[[], BoardHealth] = BoardHealth
+        self.updates: Callable[[], UpdateState] = UpdateState
         self.restart_required = False
         self.on_asked: Callable[[bool], None] = lambda answered: None
         self._model = self._describe_model()
@@ -131,6 +134,7 @@ class Bridge:
         level = config.mqtt.log
         self._log = LogTopic(level, self._publish_log, redactor(config)) if level else None
         self._stale: list[Message] = []
+        self._update_state: UpdateState | None = None
 
     def start(self, switches: Mapping[Switch, bool], *, before: Config | None = None) -> None:
         """Publish discovery, info and the cameras' first states, in this order on every connect, and begin to connect.
@@ -140,9 +144,11 @@ class Bridge:
             before: The configuration before a reload: what it announced and is gone is removed from the broker.
         """
         self._stale = removals(self._config, before) if before is not None else []
-        for message in announcements(self._config, self._model.name, before):
+        self._update_state = self._update_state_now()
+        for message in announcements(self._config, self._model.name, before, can_update=self._update_state.can_start):
             self.client.publish(message)
         self._publish_info()
+        self._publish_update_state()
         with_motion = cameras_with_motion(self._config)
         for name, reader in self.readers.items():
             self.camera_state(name, reader.state, starting(name) if reader.enabled else None)
@@ -275,7 +281,19 @@ class Bridge:
         if (synced, system) != (self._synced, self._system):
             self._synced, self._system = synced, system
             self._publish_info()
+        self.publish_update_state()
         self.client.publish(Message(self.topics.health, self.health().encode(), retain=True))
+
+    def publish_update_state(self) -> None:
+        """Publish how updates are if that has changed."""
+        state, before = self._update_state_now(), self._update_state
+        if before is None or state == before:
+            return
+        self._update_state = state
+        if state.can_start != before.can_start:
+            for message in announcements(self._config, self._model.name, None, can_update=state.can_start):
+                self.client.publish(message)
+        self._publish_update_state()
 
     def info(self) -> DeviceInfo:
         """What `info` says."""
@@ -368,6 +386,13 @@ class Bridge:
 
     def _publish_info(self) -> None:
         self.client.publish(Message(self.topics.info, self.info().encode(), retain=True))
+
+    def _update_state_now(self) -> UpdateState:
+        return self.updates().model_copy(update={"installed_version": self._model.version})
+
+    def _publish_update_state(self) -> None:
+        if self._update_state is not None:
+            self.client.publish(Message(self.topics.update_state, self._update_state.encode(), retain=True))
 
     def _publish_picture(self, camera: str, frame: Frame, identifier: str) -> SnapshotRef:
         options = self._config.mqtt.snapshots

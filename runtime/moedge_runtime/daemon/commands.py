@@ -24,14 +24,16 @@ class Command:
         via: Where it came from.
         device_file: Of `config`: what to put beside it as device.json; None to leave that as it is.
         hot_set: Of `backup`: whether the hot set goes along.
+        check: Of `update`: only look.
     """
 
-    verb: Literal["restart", "reload", "config", "backup"]
+    verb: Literal["restart", "reload", "config", "backup", "update"]
     respond: Callable[[Any | MoedgeError], None]
     text: str | None = None
     via: Literal["MQTT", "web"] = "MQTT"
     device_file: str | None = None
     hot_set: bool = True
+    check: bool = False
 
 
 class Commands:
@@ -55,8 +57,8 @@ class Commands:
         with self._lock:
             if len(self._waiting) >= MAX_WAITING:
                 raise RequestError(
-                    f"{MAX_WAITING} requests wait for the daemon to restart, change its configuration or back it up. "
-                    f"Ask again later.",
+                    f"{MAX_WAITING} requests wait for the daemon to restart, change its configuration, back it up or "
+                    f"update it. Ask again later.",
                     key="request.busy",
                 )
             self._waiting.append(command)

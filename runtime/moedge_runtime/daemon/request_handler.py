@@ -29,6 +29,7 @@ from moedge_runtime.mqtt.requests import (
     LogLevelCommand,
     Request,
     SnapshotCommand,
+    UpdateCommand,
     parse_request,
     parse_switch,
     transaction_of,
@@ -100,7 +101,7 @@ class RequestHandler:
                 )
             elif isinstance(request, LogLevelCommand):
                 self._respond(sender, data={"level": _log_level(request)})
-            elif verb in ("restart", "reload", "backup") or (
+            elif verb in ("restart", "reload", "backup", "update") or (
                 isinstance(request, ConfigCommand) and request.config is not None
             ):
                 self._command(verb, request, sender)
@@ -132,8 +133,15 @@ class RequestHandler:
     def _command(self, verb: str, request: Request, sender: _ReturnAddress) -> None:
         new = request if isinstance(request, ConfigCommand) else ConfigCommand()
         hot_set = not isinstance(request, BackupCommand) or request.hot_set
-        respond = partial(self._respond_outcome, sender)
-        self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file, hot_set=hot_set))
+        command = Command(
+            cast(Any, verb),
+            partial(self._respond_outcome, sender),
+            new.config,
+            device_file=new.device_file,
+            hot_set=hot_set,
+            check=isinstance(request, UpdateCommand) and request.check,
+        )
+        self._commands.add(command)
 
     def switch(self, camera: str, feature: str, on: bool, deliver: Callable[[Any | MoedgeError], None]) -> None:
         """Switch a feature of a camera; `deliver` gets the outcome, on any thread.

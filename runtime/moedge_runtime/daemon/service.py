@@ -34,6 +34,7 @@ from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.setup import OpenAnswerer, Setup
 from moedge_runtime.daemon.supervision import Supervision
 from moedge_runtime.daemon.switches import Switches, on_off
+from moedge_runtime.daemon.updates import Updates
 from moedge_runtime.daemon.watcher import Watch, Watcher
 from moedge_runtime.daemon.worker import Worker
 from moedge_runtime.errors import MoedgeError, RequestError
@@ -58,6 +59,9 @@ DELIVERY_S = 30.0
 
 RELOAD_FINISH_S = 120.0
 """A reload waits so long for the answer under way; then it is stopped as at the end."""
+
+UPDATE_STEP_S = 2.0
+"""While an update is made, how it gets on is looked at so often; else with every health."""
 
 _STEP_S = 0.05
 
@@ -95,6 +99,7 @@ class Daemon:
         self._wake = threading.Event()
         self._commands = Commands(self._wake.set)
         self._switches = Switches.of_unit(self._wake.set)
+        self._updates = Updates()
         self._jobs = JobQueue()
         self._reload: reload.Reload | None = None
         self._carried: list[Message] = []
@@ -171,6 +176,7 @@ class Daemon:
         """Run with one configuration, to the end or until `_reload` is set; the exit code."""
         config = self._config
         self._switches.configure(config)
+        self._updates.configure(config)
         self._jobs = JobQueue()
         bridge = Bridge(config, setup.bundle, setup.address, self._jobs)
         watchers = {name: self._watcher(name, camera, bridge) for name, camera in config.cameras.items()}
@@ -190,6 +196,7 @@ class Daemon:
         bridge.on_request = handler.handle
         bridge.restart_required = config.log.format != self._log_format
         bridge.on_asked = self._state.answer
+        bridge.updates = self._updates.state
         worker = Worker(self._jobs, setup.answerer)
         self._outlets.serve(Serving(config, bridge, self._jobs, handler, worker))
         for message in self._carried:
@@ -265,8 +272,12 @@ class Daemon:
             self._obey_commands(setup, bridge)
             if self._reload is not None or self._stop.is_set():
                 return
-            self._wake.wait(max(0.0, next_health_s - time.monotonic()))
+            updating = self._updates.busy
+            pause_s = max(0.0, next_health_s - time.monotonic())
+            self._wake.wait(min(pause_s, UPDATE_STEP_S) if updating else pause_s)
             self._wake.clear()
+            if updating:
+                bridge.publish_update_state()
             if time.monotonic() >= next_health_s:
                 bridge.publish_health()
                 next_health_s += interval_s
@@ -280,10 +291,19 @@ class Daemon:
                 self.request_stop()
             elif command.verb == "backup":
                 command.respond(_backed_up(setup.config, command, bridge))
+            elif command.verb == "update":
+                command.respond(self._start_update(command))
+                bridge.publish_update_state()
             else:
                 self._reload = reload.prepare(
                     command, setup, exit_when_done=self._asked_to_exit_when_done, verify=self._verify
                 )
+
+    def _start_update(self, command: Command) -> Any | MoedgeError:
+        try:
+            return self._updates.start(check=command.check).model_dump(mode="json")
+        except MoedgeError as error:
+            return error
 
     def _await_delivery(self, bridge: Bridge) -> None:
         deadline_s = time.monotonic() + DELIVERY_S

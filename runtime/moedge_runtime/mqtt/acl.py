@@ -73,6 +73,7 @@ def _of_device(access: Access, device: str) -> list[str]:
         topics.info,
         topics.health,
         topics.log,
+        topics.update_state,
         topics.response("+"),
         topics.camera_status("+"),
         topics.event("+"),
@@ -105,5 +106,5 @@ def _of_operator(access: Access) -> list[str]:
 
 def _of_home_assistant(access: Access) -> list[str]:
     anywhere = Topics(access.base, "+")
-    written = [*(anywhere.request(verb) for verb in ("ask", "snapshot", "restart")), *anywhere.feature_sets]
+    written = [*(anywhere.request(verb) for verb in ("ask", "snapshot", "restart", "update")), *anywhere.feature_sets]
     return [f"read {access.base}/#", *(f"write {topic}" for topic in written), f"readwrite {access.prefix}/#"]

@@ -48,6 +48,8 @@ def announcement(
     motion: Collection[str] = (),
     zones: Mapping[str, Collection[str]] | None = None,
     units: Mapping[str, str] | None = None,
+    updates: bool = False,
+    can_update: bool = False,
     before: HomeAssistantDevice | None = None,
 ) -> HomeAssistantDevice:
     """The entities of a device.
@@ -61,10 +63,14 @@ def announcement(
         motion: Names of the cameras that say whether something moves.
         zones: Names of the zones by camera.
         units: By name of a watch, the unit of its states, which are numbers then.
+        updates: Whether the model is one that is updated.
+        can_update: Whether the request `update` starts that here.
         before: What was announced earlier: components that are gone are named once more without their options, which
             removes them. Publish this once, and then the announcement without it.
     """
     components = _device_components(topics)
+    if updates:
+        components["model"] = _model(topics, model, can_update=can_update)
     for camera, watches in cameras.items():
         components |= _camera_components(topics, camera, watches, alerts, units or {}, motion=camera in motion)
         components |= _switches(topics, camera, watches, (zones or {}).get(camera, ()), motion=camera in motion)
@@ -191,6 +197,29 @@ def _device_components(topics: Topics) -> dict[str, dict[str, Any]]:
     }
 
 
+def _model(topics: Topics, model: str, *, can_update: bool) -> dict[str, Any]:
+    """Updates of the model, with a button if it does something."""
+    button = {"command_topic": topics.request("update"), "payload_install": "{}", "entity_category": "config"}
+    return _component(
+        topics,
+        "update",
+        "model",
+        "Model",
+        title=model,
+        state_topic=topics.update_state,
+        value_template=_UPDATE,
+        **(button if can_update else {"entity_category": "diagnostic"}),
+    )
+
+
+_UPDATE = (
+    "{% set s = value_json %}"
+    "{% set versions = dict(installed_version=s.installed_version, latest_version=s.latest_version) %}"
+    "{{ dict(versions.items() | selectattr(1), in_progress=s.in_progress, "
+    f"release_summary=(s.error.message if s.error else s.text or '')[:{MAX_STATE_CHARACTERS}]) | tojson }}}}"
+)
+"""homeassistant/components/mqtt/update.py, MQTT_JSON_UPDATE_SCHEMA: a message with another key, or with null for a
+version, is refused as a whole; a key that is left out keeps its value."""
 _UNDER_VOLTAGE = (
     "'None' if value_json.board.under_voltage is none else 'ON' if value_json.board.under_voltage else 'OFF'"
 )

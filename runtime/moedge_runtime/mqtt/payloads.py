@@ -439,6 +439,35 @@ class BackupResult(Payload):
     """The zip in base64."""
 
 
+class UpdateState(Payload):
+    """`<base>/<device>/update/state`: updates of the model."""
+
+    installed_version: str | None = None
+    """As `model.version` in `info`."""
+    latest_version: str | None = None
+    """The newest one for this device, as far as the updater has seen; null before its first look."""
+    in_progress: bool = False
+    """An update is being started, fetched or tried."""
+    can_start: bool = False
+    """Whether the request `update` starts one here."""
+    looked_at: Timestamp | None = None
+    """When the updater has last said something."""
+    status: Literal["current", "updated", "available", "waiting", "updating", "stopped", "failed"] | None = None
+    text: str | None = None
+    """The same in a sentence."""
+    error: ErrorInfo | None = None
+    """Of `failed`."""
+
+
+class UpdateStarted(Payload):
+    """`data` of a response to `update`."""
+
+    started: list[Literal["model", "system"]]
+    """Whose updater was started."""
+    check: bool
+    """It only looks."""
+
+
 class HomeAssistantDevice(Payload):
     """`<prefix>/device/<device>/config`; Home Assistant's MQTT discovery for devices gives the keys."""
 

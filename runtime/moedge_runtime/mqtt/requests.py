@@ -89,6 +89,13 @@ class BackupCommand(Request):
     """With what was learnt about experts, most of its size."""
 
 
+class UpdateCommand(Request):
+    """An update now, as the timer would make it."""
+
+    check: bool = False
+    """Only look whether there is one for the model."""
+
+
 class LogLevelCommand(Request):
     """How much is logged."""
 
@@ -103,6 +110,7 @@ COMMANDS: dict[str, type[Request]] = {
     "info": Request,
     "config": ConfigCommand,
     "backup": BackupCommand,
+    "update": UpdateCommand,
     "reload": Request,
     "restart": Request,
     "log_level": LogLevelCommand,

@@ -113,6 +113,11 @@ class Topics:
         """Where whoever keeps the fleet says, retained, which version of moedge this device should have."""
         return f"{self.root}/update/latest"
 
+    @property
+    def update_state(self) -> str:
+        """Retained: versions of the model, and what became of the last update of it."""
+        return f"{self.root}/update/state"
+
     def request(self, verb: str) -> str:
         """Where a request is sent to."""
         return f"{self.root}/request/{verb}"

@@ -138,6 +138,13 @@ def test_the_root_says_what_it_is_and_what_updates_it_takes(tmp_path: Path) -> N
         "moedge-update.timer": Path("/lib/systemd/system/moedge-update.timer"),
         "moedge-system-update.timer": Path("/etc/systemd/system/moedge-system-update.timer"),
     }
+    sockets = {path.name: path.readlink() for path in wanted.with_name("sockets.target.wants").iterdir()}
+    assert sockets == {
+        "systemd-networkd.socket": Path("/lib/systemd/system/systemd-networkd.socket"),
+        "moedge-update.socket": Path("/lib/systemd/system/moedge-update.socket"),
+        "moedge-update-check.socket": Path("/lib/systemd/system/moedge-update-check.socket"),
+        "moedge-system-update.socket": Path("/etc/systemd/system/moedge-system-update.socket"),
+    }
     assert not (wanted / "wpa_supplicant@wlan0.service").is_symlink()
     wifi = wanted.with_name("sys-subsystem-net-devices-wlan0.device.wants") / "wpa_supplicant@wlan0.service"
     assert wifi.readlink() == Path("/lib/systemd/system/wpa_supplicant@.service")

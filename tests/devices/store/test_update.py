@@ -17,6 +17,8 @@ from devices.store.mortal_update import run
 from devices.store.samples import Board
 from moedge_devices.store.daemon import RunningDaemon
 from moedge_runtime.bundle import Bundle, verify_bundle
+from moedge_runtime.daemon.updates import LOCK_NAME, LOOK_NAME, LastLook
+from moedge_runtime.file_lock import holder
 from moedge_runtime.mqtt.listening import free_port
 from runtime.camera.videos import write_video
 from runtime.daemon.fakes import write_config
@@ -104,13 +106,22 @@ def update(board: Board, daemon: Running) -> Updates:
     return Updates(board, daemon)
 
 
+def noted(board: Board) -> tuple[str, str | None, str | None]:
+    """What the daemon is told of the last run: status, version, key of the error."""
+    look = LastLook.model_validate_json((board.store.root / LOOK_NAME).read_bytes())
+    assert look.text
+    return look.status, look.version, look.error.key if look.error else None
+
+
 def test_a_version_that_answers_is_kept_and_old_ones_go(board: Board, daemon: Running, update: Updates) -> None:
-    assert update()[1]["status"] == "current"
+    assert update()[1]["status"] == noted(board)[0] == "current"
     for version in ("2", "3"):
         board.publisher.release(version)
         assert update("--check")[1]["status"] == "available" and daemon.version() != version
+        assert noted(board) == ("available", version, None)
         code, said = update()
         assert (code, said["status"], said["version"]) == (0, "updated", version)
+        assert noted(board) == ("updated", version, None)
         assert daemon.version() == board.store.version_in_use("panel") == version
     assert [each.release.version for each in board.store.installed()] == ["3", "2"], "one older version stays"
     assert not board.store.journal.exists()
@@ -126,7 +137,9 @@ def test_a_version_that_cannot_be_loaded_or_does_not_answer_is_undone_and_not_tr
     assert "the daemon refused it (bundle.fake): This fake does not load." in said["error"]["message"]
     assert "panel@1 is in use again, and the daemon has it loaded" in said["error"]["message"]
     assert daemon.version() == board.store.version_in_use("panel") == "1"
+    assert noted(board) == ("failed", "2", "update.failed")
     assert update()[1]["error"]["key"] == "update.failed_before"
+    assert noted(board) == ("failed", "2", "update.failed_before")
     assert update("--retry")[1]["error"]["key"] == "update.failed"
     board.publisher.release("3", head="mute head")
     code, said = update(within="3s")
@@ -189,6 +202,22 @@ def test_an_updater_killed_at_any_point_is_finished_by_the_next_run(
         assert list(board.store.partial.iterdir()) == [], point
 
 
+def test_others_see_that_an_update_is_made_and_do_not_hinder_it(board: Board) -> None:
+    board.publisher.release("1")
+    board.install()
+    ask = "import pathlib, sys, moedge_runtime.file_lock as lock; print(lock.holder(pathlib.Path(sys.argv[1])))"
+    with board.store.locked(LOCK_NAME):
+        for _ in range(2):
+            seen = subprocess.run(
+                [sys.executable, "-c", ask, board.store.root / LOCK_NAME], stdout=subprocess.PIPE, text=True, check=True
+            ).stdout
+            assert seen == f"{os.getpid()}\n"
+    assert holder(board.store.root / LOCK_NAME) is None
+    assert holder(board.store.root / "none") is None
+    with board.store.locked(LOCK_NAME):
+        pass
+
+
 BAD_POINTS = [
     "Store.use:after:1",
     "Updater._go_back:before",
@@ -216,6 +245,7 @@ def test_a_reboot_in_the_middle_ends_with_a_version_that_answers(
 ) -> None:
     board.publisher.release("2")
     assert update(point="Store.use:after")[0] == -signal.SIGKILL
+    assert noted(board) == ("updating", "2", None)
     daemon.kill()
     daemon.start()
     assert update()[1]["finished"] == "panel@2"

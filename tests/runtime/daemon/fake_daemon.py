@@ -1,7 +1,8 @@
 """`moedge run` with the fake answerer: `python fake_daemon.py CONFIG [OPTION …]`.
 
 Prints what it imported. Options: --exit-when-done; --patient waits for an hour for an answer under way when it is told
-to stop; --board=ROOT reads the board's sensors under ROOT; --die=POINT kills it at its twentieth answer (made, queued,
+to stop; --board=ROOT reads the board's sensors under ROOT; --sockets=DIRECTORY is where updates are
+started; --die=POINT kills it at its twentieth answer (made, queued,
 sent), acknowledgement or write into the spool, or at a step of its first reload.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from moedge_runtime.config import load_config
-from moedge_runtime.daemon import outlets, reload, service
+from moedge_runtime.daemon import outlets, reload, service, updates
 from moedge_runtime.daemon.board import read_board
 from moedge_runtime.daemon.config_file import NewConfig
 from moedge_runtime.daemon.process import run_process
@@ -82,6 +83,8 @@ if __name__ == "__main__":
         if option.startswith("--board="):
             read = partial(read_board, Path(option.removeprefix("--board=")))
             outlets.Protection = partial(outlets.Protection, read=read)  # type: ignore[misc]
+        if option.startswith("--sockets="):
+            updates.SOCKETS = Path(option.removeprefix("--sockets="))
     if "--patient" in sys.argv:
         service.FINISH_S = 3600.0
     code = run_process(

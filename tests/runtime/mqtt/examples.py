@@ -31,6 +31,8 @@ from moedge_runtime.mqtt.payloads import (
     SnapshotRef,
     SpoolHealth,
     SystemInfo,
+    UpdateStarted,
+    UpdateState,
     WatchHealth,
 )
 from moedge_runtime.mqtt.topics import Topics
@@ -230,6 +232,8 @@ EXAMPLES: dict[str, Payload] = {
         cameras={"panel": ["level"]},
         alerts=["level"],
         motion=["panel"],
+        updates=True,
+        can_update=True,
     ),
     "response_snapshot": Response(
         status="ok",
@@ -248,6 +252,17 @@ EXAMPLES: dict[str, Payload] = {
             zip="UEsDBBQAAAAIAA…",
         ).model_dump(mode="json"),
         transaction="b-1",
+    ),
+    "update_state": UpdateState(
+        installed_version="2026.11",
+        latest_version="2026.12",
+        can_start=True,
+        looked_at=CAPTURED,
+        status="waiting",
+        text="qwen3-vl-30b-int4@2026.12 waits: none of its windows is open. `--now` updates anyway.",
+    ),
+    "response_update": Response(
+        status="ok", data=UpdateStarted(started=["model"], check=False).model_dump(mode="json"), transaction="u-4"
     ),
     "response_config_error": Response(
         status="error",

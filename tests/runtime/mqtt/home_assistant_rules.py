@@ -62,6 +62,18 @@ DEVICE_KEYS = {
 ORIGIN_KEYS = {"name", "sw_version", "support_url"}
 
 
+UPDATE_STATE = {
+    "installed_version": str, "latest_version": str, "title": str, "release_summary": str, "release_url": str,
+    "entity_picture": str, "in_progress": bool, "update_percentage": int | float | None,
+}  # fmt: skip
+"""homeassistant/components/mqtt/update.py, MQTT_JSON_UPDATE_SCHEMA: another key or type makes it refuse the message."""
+
+
+def update_problems(state: dict[str, Any]) -> list[str]:
+    """Why Home Assistant would refuse what the template of an update entity gives, as JSON."""
+    return [f"{key}: {value!r}" for key, value in state.items() if not isinstance(value, UPDATE_STATE.get(key, ()))]
+
+
 def problems(topic: str, payload: dict[str, Any]) -> list[str]:
     """Everything that Home Assistant would refuse or ignore."""
     return [*_frame(topic, payload), *_unique(payload), *(p for c in _components(payload) for p in _component(*c))]
@@ -114,9 +126,12 @@ def _component(key: str, component: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: {name} {value!r} is no topic of messages"
         if name.endswith("template"):
             yield from _template(f"{key}.{name}", value)
+    if platform == "update" and ("command_topic" in component) != ("payload_install" in component):
+        yield f"{key}: command_topic and payload_install belong together"
     if component.get("entity_category") not in (None, "diagnostic", "config"):
         yield f"{key}: entity_category"
-    if component.get("entity_category") == "config" and platform in ("sensor", "binary_sensor"):
+    read_only = platform in ("sensor", "binary_sensor") or (platform == "update" and "command_topic" not in component)
+    if component.get("entity_category") == "config" and read_only:
         yield f"{key}: what can only be read is no configuration"
     yield from _device_class(key, platform, component)
     yield from _availability(key, component)

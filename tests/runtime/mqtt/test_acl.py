@@ -50,6 +50,7 @@ def test_a_device_has_what_it_needs_and_nothing_else() -> None:
         "topic write moedge/panel-01/info\n"
         "topic write moedge/panel-01/health\n"
         "topic write moedge/panel-01/log\n"
+        "topic write moedge/panel-01/update/state\n"
         "topic write moedge/panel-01/response/+\n"
         "topic write moedge/panel-01/+/status\n"
         "topic write moedge/panel-01/+/event\n"
@@ -115,6 +116,7 @@ def test_mosquitto_takes_everything_that_a_device_says_and_nothing_of_another(
         PANEL.info,
         PANEL.health,
         PANEL.log,
+        PANEL.update_state,
         PANEL.camera_status("c"),
         PANEL.answer("c"),
         PANEL.last_answer("c"),

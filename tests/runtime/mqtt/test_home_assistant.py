@@ -24,10 +24,11 @@ from moedge_runtime.mqtt.payloads import (
     ErrorInfo,
     HomeAssistantDevice,
     MotionPayload,
+    UpdateState,
 )
 from moedge_runtime.mqtt.topics import Topics
 from runtime.mqtt.examples import ANSWER, CAPTURED, EXAMPLES, FAILED
-from runtime.mqtt.home_assistant_rules import problems
+from runtime.mqtt.home_assistant_rules import problems, update_problems
 
 TOPICS = Topics("moedge", "panel-01")
 TOPIC = discovery_topic("homeassistant", "panel-01")
@@ -39,6 +40,7 @@ ON_TOPIC = {
     TOPICS.watch("panel", "level"): "watch_state",
     TOPICS.alert("panel", "level"): "alert",
     TOPICS.motion("panel"): "motion",
+    TOPICS.update_state: "update_state",
 }
 
 
@@ -55,6 +57,8 @@ def announced(
         alerts=alerts,
         motion=list(cameras),
         units=units,
+        updates=True,
+        can_update=True,
         before=before,
     )
 
@@ -93,6 +97,9 @@ def test_the_announcement_keeps_the_rules(cameras: dict[str, list[str]]) -> None
         lambda payload: payload["components"].update({"a b": payload["components"]["uptime"]}),
         lambda payload: payload["components"]["enabled_panel"].pop("command_topic"),
         lambda payload: payload["components"]["enabled_panel"].update(device_class="motion"),
+        lambda payload: payload["components"]["model"].pop("payload_install"),
+        lambda payload: payload["components"]["model"].pop("command_topic"),
+        lambda payload: payload["components"]["update"].update(entity_category="config"),
         lambda payload: payload.update(surprise=1),
     ],
 )
@@ -104,10 +111,16 @@ def test_the_rules_find_what_is_wrong(spoil: Callable[[dict[str, Any]], object])
 
 def test_every_template_gives_what_its_entity_expects_of_the_golden_payloads() -> None:
     components = announced({"panel": ["level"]}).components
+    assert json.loads(rendered(components["model"]["value_template"], EXAMPLES["update_state"].encode())) == {
+        "installed_version": "2026.11",
+        "latest_version": "2026.12",
+        "in_progress": False,
+        "release_summary": "qwen3-vl-30b-int4@2026.12 waits: none of its windows is open. `--now` updates anyway.",
+    }
     states = {
         key: rendered(one["value_template"], EXAMPLES[ON_TOPIC[one["state_topic"]]].encode())
         for key, one in components.items()
-        if "value_template" in one
+        if "value_template" in one and key != "model"
     }
     assert states == {
         "uptime": "300.0",
@@ -126,6 +139,42 @@ def test_every_template_gives_what_its_entity_expects_of_the_golden_payloads() -
     }
     attributes = rendered(components["watch_level"]["json_attributes_template"], EXAMPLES["watch_state"].encode())
     assert json.loads(attributes)["captured_at"] == "2026-11-23T08:15:30.250Z"
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        (UpdateState(), {"in_progress": False, "release_summary": ""}),
+        (
+            UpdateState(installed_version="1", in_progress=True, status="updating", text='"2" is to <answer>.'),
+            {"installed_version": "1", "in_progress": True, "release_summary": '"2" is to <answer>.'},
+        ),
+        (
+            UpdateState(latest_version="2", text="old", error=ErrorInfo(key="update.failed", message="é" * 300)),
+            {"latest_version": "2", "in_progress": False, "release_summary": "é" * 255},
+        ),
+    ],
+)
+def test_what_is_not_known_of_an_update_is_left_out(state: UpdateState, shown: dict[str, Any]) -> None:
+    said = json.loads(rendered(announced({}).components["model"]["value_template"], state.encode()))
+    assert said == shown
+    assert update_problems(said) == []
+
+
+@pytest.mark.parametrize("spoil", [{"latest_version": None}, {"status": "waiting"}, {"in_progress": "no"}])
+def test_the_rules_know_what_a_state_of_an_update_may_hold(spoil: dict[str, Any]) -> None:
+    assert update_problems({"installed_version": "1", **spoil})
+
+
+@pytest.mark.parametrize(("updates", "can_update"), [(False, False), (True, False), (True, True)])
+def test_a_model_that_is_updated_has_an_entity_and_a_button_where_that_does_something(
+    updates: bool, can_update: bool
+) -> None:
+    announced = announcement(TOPICS, version="1", model="m", cameras={}, updates=updates, can_update=can_update)
+    assert problems(TOPIC, json.loads(announced.encode())) == []
+    assert ("model" in announced.components) is updates
+    assert ("payload_install" in announced.components.get("model", {})) is can_update
+    assert "command_topic" not in announced.components["update"], "moedge itself comes with a package"
 
 
 @pytest.mark.parametrize(("state", "shown"), [("on", "ON"), ("off", "OFF"), ("unknown", "None")])

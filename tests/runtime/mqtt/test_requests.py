@@ -76,8 +76,8 @@ def test_an_unknown_verb_names_the_known_ones() -> None:
     with pytest.raises(RequestError) as caught:
         parse_request("reboot", b"")
     assert str(caught.value) == (
-        "There is no request 'reboot'. Known are ask, snapshot, health, info, config, backup, reload, restart, "
-        "log_level."
+        "There is no request 'reboot'. Known are ask, snapshot, health, info, config, backup, update, reload, "
+        "restart, log_level."
     )
     assert caught.value.key == "request.unknown_verb"
 
