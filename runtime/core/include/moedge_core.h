@@ -65,7 +65,7 @@ typedef struct {
   uint64_t budget_bytes;    /* of everything the core allocates; 0: room for all experts */
   const char* path;         /* experts.bin */
   const uint32_t* crc32c;   /* [layers * experts] of whole records; copied */
-  const char* isa;          /* "scalar", "avx2", "avxvnni", "avx512vnni", "amx", "neondot", "neoni8mm"; NULL: the best here */
+  const char* isa;          /* "scalar", "avx2", "avxvnni", "avx512vnni", "amx", "neondot", "neoni8mm"; NULL: best */
 } moedge_core_options;
 
 typedef struct {

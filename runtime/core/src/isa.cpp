@@ -36,7 +36,8 @@ bool has_avx512vnni() {
          __builtin_cpu_supports("avx512vnni");
 }
 
-// The tiles are saved for a process that has asked for them.
+// The tiles are saved for a process that has asked for them. Refused, for good or for now, by Linux before 5.16, by
+// some sandboxes, and while a thread's alternate signal stack is too small for them.
 bool has_amx() {
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr int kTileData = 18;               // XFEATURE_XTILE_DATA

@@ -81,6 +81,7 @@ class Session:
         self._end = "it was closed without a reason"
         self._connack: ReasonCode | None = None
         self._closing = False
+        self._closed: socket.socket | None = None
         self._on_message, self._on_delivered, self._on_lost = on_message, on_delivered, on_lost
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -95,6 +96,7 @@ class Session:
         client.on_message = self._received
         client.on_publish = self._acknowledged_publication
         client.on_subscribe = self._acknowledged_subscription
+        client.on_socket_close = self._socket_closes
         if connection.username is not None:
             client.username_pw_set(connection.username, connection.password)
         if will is not None:
@@ -182,22 +184,12 @@ class Session:
         1 ms makes rumqttd publish the will of the new one, and forget it (300 of 500 connections, 2026-11-27).
         """
         self._closing = True
-        connected = self._second_handle()
         self._client.disconnect()
         self._client.loop_stop()
-        if connected is not None:
-            _wait_for_end(connected)
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            _wait_for_end(closed)
             time.sleep(SETTLE_S)
-
-    def _second_handle(self) -> socket.socket | None:
-        """The connection once more, which lasts when paho closes it; None if there is none."""
-        connected = self._client.socket()
-        if connected is None:
-            return None
-        try:
-            return socket.socket(fileno=os.dup(connected.fileno()))
-        except OSError:
-            return None
 
     def _subscription_failure(self, answered: bool, topics: str) -> BrokerError | None:
         address = self._connection.address
@@ -261,6 +253,12 @@ class Session:
         if first and accepted and not self._closing:
             self._on_lost(f"Connection to broker {self._connection.address} ended: {self._end}.")
 
+    def _socket_closes(self, client: paho.Client, data: object, connected: paho.SocketLike) -> None:
+        """Keep the connection that `close` ends; here, since elsewhere its number may be another file's by now."""
+        if self._closing:
+            with suppress(OSError):
+                self._closed = socket.socket(fileno=os.dup(connected.fileno()))
+
     def _received(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
         try:
             topic = message.topic
@@ -291,12 +289,14 @@ class Session:
 
 
 def _wait_for_end(connected: socket.socket) -> None:
-    """Read what comes until the other end closes the connection, and close it."""
+    """End our side, as closing would have; read what comes until the other end closes the connection, and close it."""
     by_s = time.monotonic() + CLOSE_TIMEOUT_S
-    connected.settimeout(CLOSE_TIMEOUT_S)
     with connected, suppress(OSError):
-        while connected.recv(1 << 16) and time.monotonic() < by_s:
-            pass
+        connected.shutdown(socket.SHUT_WR)
+        while (left_s := by_s - time.monotonic()) > 0:
+            connected.settimeout(left_s)
+            if not connected.recv(1 << 16):
+                break
 
 
 def _properties(packet_type: int) -> Properties:

@@ -1,6 +1,7 @@
 import re
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,30 @@ def test_subscribing_on_a_lost_connection_fails_at_once(tmp_path: Path) -> None:
         session.subscribe("a/+", retained=False)
     session.close()
     assert caught.value.key == "broker.lost"
+
+
+def test_a_clean_end_ends_the_connection_of_a_broker_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moedge_runtime.mqtt.session.CLOSE_TIMEOUT_S", 20)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1000)
+                connection.sendall(HalfBroker.CONNACK)
+                connection.settimeout(10)
+                with suppress(TimeoutError):
+                    while connection.recv(1000):
+                        pass
+                    ended.set()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        session = Session(Connection(BrokerAddress("127.0.0.1", server.getsockname()[1])))
+        session.open()
+        session.close()
+        thread.join()
+    assert ended.is_set()
 
 
 @pytest.mark.parametrize("behaviour", ["silent", "closes"])
