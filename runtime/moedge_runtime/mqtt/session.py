@@ -138,7 +138,7 @@ class Session:
             ) from error
         self._client.loop_start()
         self._answered.wait(connection.connect_timeout_s)
-        if self._connack is None or self._connack.is_failure:
+        if not self._accepted:
             refusal = self._refusal()
             self.close()
             raise refusal
@@ -190,6 +190,10 @@ class Session:
         if closed is not None:
             _wait_for_end(closed)
             time.sleep(SETTLE_S)
+
+    @property
+    def _accepted(self) -> bool:
+        return self._connack is not None and not self._connack.is_failure
 
     def _subscription_failure(self, answered: bool, topics: str) -> BrokerError | None:
         address = self._connection.address
@@ -243,19 +247,18 @@ class Session:
     def _disconnected(
         self, client: paho.Client, data: object, flags: paho.DisconnectFlags, reason: ReasonCode, properties: object
     ) -> None:
-        accepted = self._connack is not None and not self._connack.is_failure
         first = not self._ended.is_set()
         if flags.is_disconnect_packet_from_server:
             self._end = reason.getName()
         self._ended.set()
         self._answered.set()
         self._subscribed.set()
-        if first and accepted and not self._closing:
+        if first and self._accepted and not self._closing:
             self._on_lost(f"Connection to broker {self._connection.address} ended: {self._end}.")
 
     def _socket_closes(self, client: paho.Client, data: object, connected: paho.SocketLike) -> None:
         """Keep the connection that `close` ends; here, since elsewhere its number may be another file's by now."""
-        if self._closing:
+        if self._closing and self._accepted:
             with suppress(OSError):
                 self._closed = socket.socket(fileno=os.dup(connected.fileno()))
 
