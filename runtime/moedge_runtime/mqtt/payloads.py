@@ -126,6 +126,8 @@ class AnswerPayload(Payload):
     question: str
     schema_id: str | None = None
     """`$id` of the JSON Schema, or sha256- and the first 12 digits of its digest; null without one."""
+    question_id: str
+    """Of all that the model was told beside the picture: sha256- and the first 12 digits of its digest."""
     captured_at: Timestamp
     answered_at: Timestamp
     clock_synced: bool | None

@@ -54,6 +54,7 @@ ANSWER = AnswerPayload(
     zones=["display"],
     question="Which number does the display show, and is the red lamp on?",
     schema_id="sha256-3f1c0ab2d94e",
+    question_id="sha256-b07d61c5e823",
     captured_at=CAPTURED,
     answered_at=CAPTURED + timedelta(seconds=4.512),
     clock_synced=True,
