@@ -101,7 +101,7 @@ class RequestHandler:
             elif isinstance(request, LogLevelCommand):
                 self._respond(sender, data={"level": _log_level(request)})
             elif verb in ("restart", "reload", "backup") or (
-                isinstance(request, ConfigCommand) and request.config is not None
+                isinstance(request, ConfigCommand) and not request.reads_only
             ):
                 self._command(verb, request, sender)
             else:
@@ -133,7 +133,16 @@ class RequestHandler:
         new = request if isinstance(request, ConfigCommand) else ConfigCommand()
         hot_set = not isinstance(request, BackupCommand) or request.hot_set
         respond = partial(self._respond_outcome, sender)
-        self._commands.add(Command(cast(Any, verb), respond, new.config, device_file=new.device_file, hot_set=hot_set))
+        self._commands.add(
+            Command(
+                cast(Any, "history" if new.history else verb),
+                respond,
+                new.config,
+                device_file=new.device_file,
+                hot_set=hot_set,
+                rollback=new.rollback,
+            )
+        )
 
     def switch(self, camera: str, feature: str, on: bool, deliver: Callable[[Any | MoedgeError], None]) -> None:
         """Switch a feature of a camera; `deliver` gets the outcome, on any thread.
