@@ -94,7 +94,7 @@ def parse_config(
     context = {"base_dir": path.absolute().parent, "coming": coming or {}}
     config, wrong = validate(raw, context, {at for at, _ in unset})
     problems += wrong
-    origin = Origin(path, source, lines)
+    origin = Origin(path, source, lines, text)
     if config is None or problems:
         raise ConfigError(_report(origin, problems), key="config.invalid")
     config._origin = origin

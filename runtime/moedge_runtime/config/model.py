@@ -420,11 +420,13 @@ class Origin:
         path: The file that was asked for.
         source: The file that was read: `path`, what was pushed in its place, or where a link leads.
         lines: The line (from 1) of every path in it.
+        text: All of it.
     """
 
     path: Path
     source: Path
     lines: dict[tuple[str | int, ...], int]
+    text: str
 
 
 class Config(Frozen):
@@ -465,6 +467,11 @@ class Config(Frozen):
     def source(self) -> Path | None:
         """The file that this was read from: `path`, or what was pushed in its place; None if it was none."""
         return self._origin.source if self._origin else None
+
+    @property
+    def text(self) -> str | None:
+        """The YAML that this was read from; None if it was none."""
+        return self._origin.text if self._origin else None
 
     def public(self) -> dict[str, Any]:
         """The configuration as JSON values without secrets, for the info message."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from moedge_runtime.bundle import Manifest
-from moedge_runtime.daemon.answerer import Reply
+from moedge_runtime.daemon.answerer import Question, Reply
 from moedge_runtime.daemon.schedule import Job, Result
 from moedge_runtime.errors import MoedgeError
 from moedge_runtime.mqtt.payloads import (
@@ -43,6 +44,17 @@ def schema_id(schema: dict[str, Any] | None) -> str | None:
     return f"sha256-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
 
+def question_id(question: Question) -> str:
+    """sha256- and 12 digits of the digest of all that the model is told beside the picture.
+
+    Keys of the JSON Schema count in their order, which is that of the answer. What is not said does not count, so that
+    a new key does not change the identifiers of questions that lack it.
+    """
+    told = {key: value for key, value in asdict(question).items() if key != "camera" and value not in (None, False)}
+    text = json.dumps(told, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 def answer_payload(
     job: Job, result: Result, *, identifier: str, answered_at: datetime, synced: bool | None, model: AnswerModel
 ) -> AnswerPayload:
@@ -58,6 +70,7 @@ def answer_payload(
         zones=list(job.zones),
         question=job.question.text,
         schema_id=schema_id(job.question.json_schema),
+        question_id=question_id(job.question),
         captured_at=job.frame.captured_at,
         answered_at=answered_at,
         clock_synced=synced,

@@ -25,15 +25,17 @@ class Command:
         device_file: Of `config`: what to put beside it as device.json; None to leave that as it is.
         hot_set: Of `backup`: whether the hot set goes along.
         check: Of `update`: only look.
+        rollback: Of `config`: the id of the one of the history that is to run again, in the place of a text.
     """
 
-    verb: Literal["restart", "reload", "config", "backup", "update"]
+    verb: Literal["restart", "reload", "config", "history", "backup", "update"]
     respond: Callable[[Any | MoedgeError], None]
     text: str | None = None
     via: Literal["MQTT", "web"] = "MQTT"
     device_file: str | None = None
     hot_set: bool = True
     check: bool = False
+    rollback: str | None = None
 
 
 class Commands:

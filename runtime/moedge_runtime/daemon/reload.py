@@ -13,6 +13,7 @@ from moedge_runtime.daemon.broker import spool_directory, spool_of
 from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.commands import Command
 from moedge_runtime.daemon.config_file import NewConfig
+from moedge_runtime.daemon.config_history import ConfigHistory
 from moedge_runtime.daemon.preflight import check_config
 from moedge_runtime.daemon.setup import Setup
 from moedge_runtime.errors import MoedgeError
@@ -30,14 +31,17 @@ class Reload:
     bundle: Bundle
 
 
-def prepare(command: Command, setup: Setup, *, exit_when_done: bool, verify: bool | None) -> Reload | None:
+def prepare(
+    command: Command, setup: Setup, history: ConfigHistory, *, exit_when_done: bool, verify: bool | None
+) -> Reload | None:
     """Read and check what `command` asks for.
 
     Returns:
         What is to be applied; None if nothing changes or something is wrong: the sender has been told then.
     """
     try:
-        new = NewConfig(setup.config, command.text, command.via, command.device_file)
+        text = command.text if command.rollback is None else history.find(command.rollback).config
+        new = NewConfig(setup.config, text, command.via, command.device_file)
     except MoedgeError as error:
         _refuse(command, error)
         return None

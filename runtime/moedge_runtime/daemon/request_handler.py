@@ -102,7 +102,7 @@ class RequestHandler:
             elif isinstance(request, LogLevelCommand):
                 self._respond(sender, data={"level": _log_level(request)})
             elif verb in ("restart", "reload", "backup", "update") or (
-                isinstance(request, ConfigCommand) and request.config is not None
+                isinstance(request, ConfigCommand) and not request.reads_only
             ):
                 self._command(verb, request, sender)
             else:
@@ -133,15 +133,17 @@ class RequestHandler:
     def _command(self, verb: str, request: Request, sender: _ReturnAddress) -> None:
         new = request if isinstance(request, ConfigCommand) else ConfigCommand()
         hot_set = not isinstance(request, BackupCommand) or request.hot_set
-        command = Command(
-            cast(Any, verb),
-            partial(self._respond_outcome, sender),
-            new.config,
-            device_file=new.device_file,
-            hot_set=hot_set,
-            check=isinstance(request, UpdateCommand) and request.check,
+        self._commands.add(
+            Command(
+                cast(Any, "history" if new.history else verb),
+                partial(self._respond_outcome, sender),
+                new.config,
+                device_file=new.device_file,
+                hot_set=hot_set,
+                check=isinstance(request, UpdateCommand) and request.check,
+                rollback=new.rollback,
+            )
         )
-        self._commands.add(command)
 
     def switch(self, camera: str, feature: str, on: bool, deliver: Callable[[Any | MoedgeError], None]) -> None:
         """Switch a feature of a camera; `deliver` gets the outcome, on any thread.

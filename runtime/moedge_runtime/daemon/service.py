@@ -24,6 +24,7 @@ from moedge_runtime.daemon.bundle_check import open_bundle
 from moedge_runtime.daemon.cameras import check_of, gate_of, open_camera, policy_of, preparation_of, watch_of
 from moedge_runtime.daemon.clock import clock_synced
 from moedge_runtime.daemon.commands import Command, Commands
+from moedge_runtime.daemon.config_history import ConfigHistory
 from moedge_runtime.daemon.config_lock import ConfigLock
 from moedge_runtime.daemon.job_queue import JobQueue
 from moedge_runtime.daemon.model_state import ModelState
@@ -34,6 +35,7 @@ from moedge_runtime.daemon.request_handler import RequestHandler
 from moedge_runtime.daemon.setup import OpenAnswerer, Setup
 from moedge_runtime.daemon.supervision import Supervision
 from moedge_runtime.daemon.switches import Switches, on_off
+from moedge_runtime.daemon.system import state_directory
 from moedge_runtime.daemon.updates import Updates
 from moedge_runtime.daemon.watcher import Watch, Watcher
 from moedge_runtime.daemon.worker import Worker
@@ -105,6 +107,7 @@ class Daemon:
         self._carried: list[Message] = []
         self._supervision = Supervision.from_environment(os.environ)
         self._state = ModelState.of_unit()
+        self._history = ConfigHistory(state_directory())
         self._lock = ConfigLock()
         self.restart = False
         self.stuck = False
@@ -153,6 +156,7 @@ class Daemon:
             before: Config | None = None
             while True:
                 self._state.loaded(self._config.model.bundle, setup.bundle)
+                self._history.keep(self._config)
                 code = self._serve(setup, before)
                 if self._reload is None:
                     return code
@@ -294,9 +298,11 @@ class Daemon:
             elif command.verb == "update":
                 command.respond(self._start_update(command))
                 bridge.publish_update_state()
+            elif command.verb == "history":
+                command.respond(self._history.told())
             else:
                 self._reload = reload.prepare(
-                    command, setup, exit_when_done=self._asked_to_exit_when_done, verify=self._verify
+                    command, setup, self._history, exit_when_done=self._asked_to_exit_when_done, verify=self._verify
                 )
 
     def _start_update(self, command: Command) -> Any | MoedgeError:

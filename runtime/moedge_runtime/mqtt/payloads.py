@@ -126,6 +126,8 @@ class AnswerPayload(Payload):
     question: str
     schema_id: str | None = None
     """`$id` of the JSON Schema, or sha256- and the first 12 digits of its digest; null without one."""
+    question_id: str
+    """Of all that the model was told beside the picture: sha256- and the first 12 digits of its digest."""
     captured_at: Timestamp
     answered_at: Timestamp
     clock_synced: bool | None
@@ -406,6 +408,40 @@ class ConfigResult(Payload):
     """Whether the configuration differs from the one before."""
     model_loaded: bool
     """Whether the model had to be loaded again."""
+
+
+class ConfigChanges(Payload):
+    """Keys in which a configuration differs from the one before it, as written: `watches.level.question`."""
+
+    added: list[str] = []
+    removed: list[str] = []
+    changed: list[str] = []
+
+
+class KeptConfig(Payload):
+    """A configuration that the daemon has run with."""
+
+    id: str
+    """Of its text and its questions: sha256- and the first 12 digits of its digest."""
+    at: Timestamp
+    """Since when, the last time."""
+    clock_synced: bool | None
+    """At that time; as in an answer."""
+    changes: ConfigChanges
+    """From the one that ran before."""
+    watches: dict[str, str]
+    """The `question_id` of the answers of each, while all its zones are on."""
+
+
+class ConfigHistoryResult(Payload):
+    """`data` of a response to `config` with `history`."""
+
+    running: str | None
+    """The `id` of the one that runs; null if this daemon keeps none."""
+    configurations: list[KeptConfig]
+    """The last one first."""
+    problems: list[str]
+    """What cannot be read, or is not kept, and why."""
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]

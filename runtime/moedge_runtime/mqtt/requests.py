@@ -68,17 +68,28 @@ class SnapshotCommand(Request):
 
 
 class ConfigCommand(Request):
-    """The configuration, or a new one."""
+    """The configuration, a new one, or those that were."""
 
     config: str | None = None
     """The full new configuration as YAML text; without it the running one is given."""
     device_file: str | None = None
     """device.json of `moedge fleet render` as text, put beside the configuration; only with `config`."""
+    history: bool = False
+    """Give those that the daemon has run with."""
+    rollback: Annotated[str, Field(max_length=64)] | None = None
+    """The `id` of one of these, which is to run again."""
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether the running configuration is asked for."""
+        return self.config is None and self.rollback is None and not self.history
 
     @model_validator(mode="after")
-    def _belongs_to_a_configuration(self) -> ConfigCommand:
+    def _asks_for_one_thing(self) -> ConfigCommand:
         if self.device_file is not None and self.config is None:
             raise ValueError("device_file goes with config; send both")
+        if (self.config is not None) + (self.rollback is not None) + self.history > 1:
+            raise ValueError("config, history and rollback are different requests; send one of them")
         return self
 
 

@@ -3,7 +3,7 @@ from datetime import datetime, timezone
 import numpy as np
 from moedge_runtime.camera import Frame
 from moedge_runtime.daemon.answerer import Question
-from moedge_runtime.daemon.answers import answer_payload, schema_id
+from moedge_runtime.daemon.answers import answer_payload, question_id, schema_id
 from moedge_runtime.daemon.clock import Ulids, clock_synced, rss_bytes
 from moedge_runtime.daemon.schedule import Job, Result
 from moedge_runtime.errors import RequestError
@@ -52,6 +52,24 @@ def test_a_schema_without_an_id_gets_one_from_its_content() -> None:
     assert schema_id(None) is None
     assert schema_id({"a": 1, "b": 2}) == schema_id({"b": 2, "a": 1}) == "sha256-43258cff783f"
     assert schema_id({"a": 1}) != schema_id({"a": 2})
+
+
+def test_a_question_is_known_by_all_that_the_model_is_told_and_nothing_else() -> None:
+    question = Question("Which frame?", camera="panel")
+    assert question_id(question) == question_id(Question("Which frame?", camera="gate")) == "sha256-aa0a5c155f46"
+    others = [
+        Question("Which one?"),
+        Question("Which frame?", system="Be short."),
+        Question("Which frame?", json_schema={"properties": {"a": {}, "b": {}}}),
+        Question("Which frame?", json_schema={"properties": {"b": {}, "a": {}}}),
+        Question("Which frame?", thinking=True),
+        Question("Which frame?", thinking_budget=9),
+        Question("Which frame?", max_tokens=9),
+    ]
+    assert len({question_id(each) for each in [question, *others]}) == 8
+    assert payload(Result(reply("yes", "stop"), 10.5, 12.0)).question_id == question_id(
+        Question("?", json_schema={"$id": "level"})
+    )
 
 
 def test_identifiers_are_unique_and_sorted() -> None:

@@ -15,12 +15,15 @@ from moedge_runtime.mqtt.payloads import (
     BackupResult,
     CameraHealth,
     CameraStatus,
+    ConfigChanges,
+    ConfigHistoryResult,
     DeviceHealth,
     DeviceInfo,
     DeviceStatus,
     ErrorInfo,
     EventAlert,
     EventPayload,
+    KeptConfig,
     LogPayload,
     ModelInfo,
     MotionPayload,
@@ -56,6 +59,7 @@ ANSWER = AnswerPayload(
     zones=["display"],
     question="Which number does the display show, and is the red lamp on?",
     schema_id="sha256-3f1c0ab2d94e",
+    question_id="sha256-b07d61c5e823",
     captured_at=CAPTURED,
     answered_at=CAPTURED + timedelta(seconds=4.512),
     clock_synced=True,
@@ -272,6 +276,32 @@ EXAMPLES: dict[str, Payload] = {
             "  line 12: watches[0].camera: there is no camera 'panle'; known are: panel",
         ),
         transaction="c-9",
+    ),
+    "response_config_history": Response(
+        status="ok",
+        data=ConfigHistoryResult(
+            running="sha256-3d9a1f40b7ce",
+            configurations=[
+                KeptConfig(
+                    id="sha256-3d9a1f40b7ce",
+                    at=CAPTURED,
+                    clock_synced=True,
+                    changes=ConfigChanges(
+                        added=["watches.door"], changed=["cameras.panel.masks", "watches.level.question"]
+                    ),
+                    watches={"level": "sha256-b07d61c5e823", "door": "sha256-5c21f0e9a674"},
+                ),
+                KeptConfig(
+                    id="sha256-90e4c2aa518d",
+                    at=CAPTURED - timedelta(days=30),
+                    clock_synced=True,
+                    changes=ConfigChanges(),
+                    watches={"level": "sha256-17f3b8d0e45a"},
+                ),
+            ],
+            problems=[],
+        ).model_dump(mode="json"),
+        transaction="h-1",
     ),
     "response_ask": Response(
         status="ok",
