@@ -29,11 +29,27 @@ def test_what_was_measured_counts_instead_of_the_clock() -> None:
     assert "operations_per_cycle.layers.neondot" in assumed_figures(measured, calibration())
 
 
-def test_packing_the_vision_tower_takes_as_much_longer_as_computing_it() -> None:
+def test_packing_the_vision_tower_takes_as_much_longer_as_vectors_are_slower() -> None:
     pi = speeds_of(PROFILES["raspberry-pi-5-8gb"], "nvme", calibration())
     assert pi.vision == pytest.approx(1.7 * pi.vision_in_onnxruntime)
-    assert pi.vision_packing_s == pytest.approx(1.8 * 78 / 12 / 4)
-    assert pi.vision_loading_s == pytest.approx(0.5 * 78 / 12 / 4)
+    assert pi.vision_packing_s == pytest.approx(1.8 * 102 / 16 / 4)
+    assert pi.vision_loading_s == pytest.approx(0.5 * 102 / 16 / 4)
+
+
+def test_products_on_amx_tiles_bring_no_weights_into_their_layout_faster() -> None:
+    profile = PROFILES["generic-x86-64"]
+    plain, amx = (
+        speeds_of(
+            profile.model_copy(
+                update={"instruction_sets": profile.instruction_sets.model_copy(update={"names": [name]})}
+            ),
+            "nvme",
+            calibration(),
+        )
+        for name in ("avx512vnni", "amx")
+    )
+    assert amx.vision > 2 * plain.vision
+    assert (amx.vision_packing_s, amx.vision_loading_s) == (plain.vision_packing_s, plain.vision_loading_s)
 
 
 def test_bandwidths_are_those_of_the_storage_that_was_chosen() -> None:
