@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from moedge_runtime.daemon.updates import UPDATE_LOCK_NAME
 from moedge_runtime.durable import write_durably
 from moedge_runtime.errors import MoedgeError
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -102,7 +103,7 @@ class SystemUpdater:
             MoedgeError: It could not be made; the system that runs is as it was.
         """
         state = self._machine.state
-        with self._store.locked("update.lock"):
+        with self._store.locked(UPDATE_LOCK_NAME):
             self._memory = Memory(self._store.trust, self._say)
             try:
                 outcome = self._update(progress_of)

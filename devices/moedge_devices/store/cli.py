@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import click
 from moedge_runtime.command_line import FiniteRange, OutputDirectory, OutputFile, examples
 from moedge_runtime.counted import counted
+from moedge_runtime.daemon.updates import UPDATE_LOCK_NAME
 from moedge_runtime.errors import ConfigError
 
 from moedge_devices.store.config import UpdateConfig, load_update_config
@@ -154,7 +155,7 @@ def use(*, bundle_: str, **options: Any) -> tuple[dict[str, Any], str]:
 
     store = Store(_config(options).store)
     name, version = _split(bundle_, needs_version=True)
-    with store.locked("update.lock"), store.locked():
+    with store.locked(UPDATE_LOCK_NAME), store.locked():
         _refuse_while_pending(store)
         before = store.version_in_use(name)
         store.use(name, version or "")
@@ -201,7 +202,7 @@ def remove(*, bundle_: str, **options: Any) -> tuple[dict[str, Any], str]:
 
     store = Store(_config(options).store)
     name, version = _split(bundle_, needs_version=True)
-    with store.locked("update.lock"), store.locked():
+    with store.locked(UPDATE_LOCK_NAME), store.locked():
         _refuse_while_pending(store)
         freed = store.remove(name, version or "")
     return {"name": name, "version": version, "freed_bytes": freed}, f"{bundle_} is removed: {freed:,} bytes freed."

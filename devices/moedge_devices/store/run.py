@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moedge_runtime import __version__
+from moedge_runtime.daemon.updates import UPDATE_LOCK_NAME
 from moedge_runtime.errors import ConfigError
 
 from moedge_devices.store.choose import Device, check_not_older, choose
@@ -81,7 +82,7 @@ def run_update(
         MoedgeError: It could not be made; nothing has changed but what is fetched.
     """
     store = Store(config.store)
-    with store.locked("update.lock"), noted(store.root) as look:
+    with store.locked(UPDATE_LOCK_NAME), noted(store.root) as look:
         memory = Memory(store.trust, say)
         proof = Proof(config.answers, config.within, config.keep)
         updater = Updater(store, memory, RunningDaemon(config.runtime_directory), proof, say)

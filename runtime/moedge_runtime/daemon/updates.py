@@ -29,7 +29,7 @@ CURRENT_NAME = "current"
 """In a store: the directory of the links that model.bundle names."""
 LOOK_NAME = "look.json"
 """In a store: a LastLook."""
-LOCK_NAME = "update.lock"
+UPDATE_LOCK_NAME = "update.lock"
 """In a store: locked while an update of the model or the system is made or looked for."""
 
 START_S = 10.0
@@ -153,7 +153,7 @@ class Updates:
         )
 
     def _runs(self) -> bool:
-        return self._store is not None and holder(self._store / LOCK_NAME) is not None
+        return self._store is not None and holder(self._store / UPDATE_LOCK_NAME) is not None
 
     def _starting(self, look: LastLook | None) -> bool:
         started_s = self._started_s

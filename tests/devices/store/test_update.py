@@ -17,7 +17,7 @@ from devices.store.mortal_update import run
 from devices.store.samples import Board
 from moedge_devices.store.daemon import RunningDaemon
 from moedge_runtime.bundle import Bundle, verify_bundle
-from moedge_runtime.daemon.updates import LOCK_NAME, LOOK_NAME, LastLook
+from moedge_runtime.daemon.updates import LOOK_NAME, UPDATE_LOCK_NAME, LastLook
 from moedge_runtime.file_lock import holder
 from moedge_runtime.mqtt.listening import free_port
 from runtime.camera.videos import write_video
@@ -206,15 +206,18 @@ def test_others_see_that_an_update_is_made_and_do_not_hinder_it(board: Board) ->
     board.publisher.release("1")
     board.install()
     ask = "import pathlib, sys, moedge_runtime.file_lock as lock; print(lock.holder(pathlib.Path(sys.argv[1])))"
-    with board.store.locked(LOCK_NAME):
+    with board.store.locked(UPDATE_LOCK_NAME):
         for _ in range(2):
             seen = subprocess.run(
-                [sys.executable, "-c", ask, board.store.root / LOCK_NAME], stdout=subprocess.PIPE, text=True, check=True
+                [sys.executable, "-c", ask, board.store.root / UPDATE_LOCK_NAME],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
             ).stdout
             assert seen == f"{os.getpid()}\n"
-    assert holder(board.store.root / LOCK_NAME) is None
+    assert holder(board.store.root / UPDATE_LOCK_NAME) is None
     assert holder(board.store.root / "none") is None
-    with board.store.locked(LOCK_NAME):
+    with board.store.locked(UPDATE_LOCK_NAME):
         pass
 
 

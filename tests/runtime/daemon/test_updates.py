@@ -14,7 +14,7 @@ import pytest
 import yaml
 from moedge_runtime.config import load_config
 from moedge_runtime.daemon import updates
-from moedge_runtime.daemon.updates import LOCK_NAME, LOOK_NAME, Updates
+from moedge_runtime.daemon.updates import LOOK_NAME, UPDATE_LOCK_NAME, Updates
 from moedge_runtime.errors import RequestError
 from moedge_runtime.mqtt.address import BrokerAddress
 from moedge_runtime.mqtt.payloads import UpdateState
@@ -67,7 +67,7 @@ def installed(place: Path, store: Path) -> Updates:
 def updater(store: Path) -> Iterator[None]:
     """Another process holds the lock of the updater."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, store / LOCK_NAME], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, store / UPDATE_LOCK_NAME], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdout.readline()

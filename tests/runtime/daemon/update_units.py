@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from moedge_runtime.daemon.updates import LOCK_NAME, LOOK_NAME
+from moedge_runtime.daemon.updates import LOOK_NAME, UPDATE_LOCK_NAME
 
 
 class Systemd:
@@ -51,7 +51,7 @@ def make_store(store: Path, bundle: Path) -> Path:
     (store / "current").mkdir(parents=True)
     shutil.copytree(bundle, store / "bundles/sample/1")
     (store / "current/sample").symlink_to("../bundles/sample/1")
-    (store / LOCK_NAME).touch()
+    (store / UPDATE_LOCK_NAME).touch()
     return store / "current/sample"
 
 
